@@ -1,1 +1,6 @@
 //! gevent for Rust.
+
+#[allow(dead_code)]
+mod slab;
+#[allow(dead_code)]
+mod timers;

@@ -1,0 +1,209 @@
+//! A vector of values under generation-tagged ids: the memory of everything the hub can name by a
+//! number.
+//!
+//! An index alone is a bad name, because indices are reused: a late wake-up for greenlet 7 would
+//! hit whoever is greenlet 7 by then. So an [`Id`] carries the generation of its place, which
+//! changes with every removal, and a stale id finds nothing.
+//!
+//! Freed places are reused last in, first out: the place freed a moment ago is still in the cache,
+//! and small indices stay in use. Memory is never given back: a slab is as long as the most values
+//! it ever held.
+//!
+//! Relies on nothing but `Vec`. It must never run code of its values, except to drop them with the
+//! slab itself.
+
+use std::fmt;
+
+/// The index that no value ever has: it ends the list of free places, and any other list a user
+/// keeps of indices.
+pub(crate) const NIL: u32 = u32::MAX;
+
+/// The name of one value in a [`Slab`].
+///
+/// A stale id is told from a live one by its generation. The generation of a place wraps after 2^32
+/// removals *from that place*: an id that was kept for all of them would be taken for a live one.
+/// At ten million removals a second from the same place that is after seven minutes, so an id is
+/// kept no longer than the wait it was made for.
+#[derive(Copy, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Id {
+    /// Where the value is; never [`NIL`] in an id that a slab has given out.
+    index: u32,
+    /// Which of the values that have been there it is.
+    generation: u32,
+}
+
+impl Id {
+    /// The place of the value, which is unique among the values of the slab at one time.
+    pub(crate) fn index(self) -> u32 {
+        self.index
+    }
+
+    /// The id as one word: the generation above, the index below.
+    ///
+    /// Words whose lower half is [`NIL`] are no slab's ids, so a user that mixes ids with other
+    /// tokens may use them.
+    pub(crate) fn to_u64(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// The id that [`Id::to_u64`] made this word from. Any word is an id: at worst one that finds
+    /// nothing.
+    pub(crate) fn from_u64(word: u64) -> Self {
+        Id { index: word as u32, generation: (word >> 32) as u32 }
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}v{}", self.index, self.generation)
+    }
+}
+
+/// Values under generation-tagged ids.
+pub(crate) struct Slab<T> {
+    /// All places, vacant and occupied.
+    entries: Vec<Entry<T>>,
+    /// The place that was freed last, the head of the list through [`Entry::Vacant`]; [`NIL`] when
+    /// all are occupied.
+    free: u32,
+    /// How many places are occupied.
+    len: usize,
+}
+
+/// One place. The generation is in both variants, not in a struct around them, so that it shares a
+/// word with the enum's tag: a place for a pointer takes 16 bytes that way, and 24 the other way.
+enum Entry<T> {
+    /// Entered by `remove`, left by `insert`.
+    Vacant {
+        /// The generation of the *next* value to be put here.
+        generation: u32,
+        /// The place that was freed before this one, or [`NIL`].
+        next_free: u32,
+    },
+    /// Entered by `insert`, left by `remove`.
+    Occupied {
+        /// The generation in the value's id.
+        generation: u32,
+        /// The value.
+        value: T,
+    },
+}
+
+impl<T> Slab<T> {
+    /// A slab without values, which has not allocated.
+    pub(crate) const fn new() -> Self {
+        Slab { entries: Vec::new(), free: NIL, len: 0 }
+    }
+
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no value.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Puts a value into the place that was freed last, or into a new one.
+    ///
+    /// # Panics
+    ///
+    /// When there are 2^32 - 1 values already.
+    pub(crate) fn insert(&mut self, value: T) -> Id {
+        self.len += 1;
+        if let Some(entry) = self.entries.get_mut(self.free as usize) {
+            let Entry::Vacant { generation, next_free } = *entry else {
+                unreachable!("an occupied place is in the list of free places");
+            };
+            let id = Id { index: self.free, generation };
+            *entry = Entry::Occupied { generation, value };
+            self.free = next_free;
+            return id;
+        }
+        assert!(self.entries.len() < NIL as usize, "a slab holds at most 2^32 - 1 values");
+        let id = Id { index: self.entries.len() as u32, generation: 0 };
+        self.entries.push(Entry::Occupied { generation: 0, value });
+        id
+    }
+
+    /// The value of that id, unless the id is stale.
+    pub(crate) fn get(&self, id: Id) -> Option<&T> {
+        match self.entries.get(id.index as usize) {
+            Some(Entry::Occupied { generation, value }) if *generation == id.generation => {
+                Some(value)
+            }
+            _ => None,
+        }
+    }
+
+    /// The value of that id, unless the id is stale.
+    pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut T> {
+        match self.entries.get_mut(id.index as usize) {
+            Some(Entry::Occupied { generation, value }) if *generation == id.generation => {
+                Some(value)
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes the value of that id out, unless the id is stale. All copies of the id are stale from
+    /// here on.
+    pub(crate) fn remove(&mut self, id: Id) -> Option<T> {
+        self.get(id)?;
+        Some(self.remove_at(id.index))
+    }
+
+    /// The value at an index that is known to be occupied: a link of a list whose members are all
+    /// in the slab.
+    ///
+    /// # Panics
+    ///
+    /// When the place is vacant.
+    pub(crate) fn at(&self, index: u32) -> &T {
+        match &self.entries[index as usize] {
+            Entry::Occupied { value, .. } => value,
+            Entry::Vacant { .. } => vacant(index),
+        }
+    }
+
+    /// As [`Slab::at`], to change the value.
+    pub(crate) fn at_mut(&mut self, index: u32) -> &mut T {
+        match &mut self.entries[index as usize] {
+            Entry::Occupied { value, .. } => value,
+            Entry::Vacant { .. } => vacant(index),
+        }
+    }
+
+    /// As [`Slab::at`], to take the value out.
+    pub(crate) fn remove_at(&mut self, index: u32) -> T {
+        let entry = &mut self.entries[index as usize];
+        let generation = match entry {
+            Entry::Occupied { generation, .. } => generation.wrapping_add(1),
+            Entry::Vacant { .. } => vacant(index),
+        };
+        let vacated = Entry::Vacant { generation, next_free: self.free };
+        let Entry::Occupied { value, .. } = std::mem::replace(entry, vacated) else {
+            vacant(index)
+        };
+        self.free = index;
+        self.len -= 1;
+        value
+    }
+
+    /// All values with their ids, in the order of their indices.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Id, &T)> {
+        (0..).zip(&self.entries).filter_map(|(index, entry)| match entry {
+            Entry::Occupied { generation, value } => {
+                Some((Id { index, generation: *generation }, value))
+            }
+            Entry::Vacant { .. } => None,
+        })
+    }
+}
+
+/// Out of line, so that the callers' fast paths stay a compare and a load.
+#[cold]
+fn vacant(index: u32) -> ! {
+    panic!("place {index} of the slab is vacant, but a list leads to it")
+}
