@@ -207,3 +207,107 @@ impl<T> Slab<T> {
 fn vacant(index: u32) -> ! {
     panic!("place {index} of the slab is vacant, but a list leads to it")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl<T> Slab<T> {
+        /// What one place costs, for the tests of those who count it.
+        pub(crate) const PLACE_BYTES: usize = size_of::<Entry<T>>();
+    }
+
+    #[test]
+    fn values_are_found_by_id_until_removed() {
+        let mut slab = Slab::new();
+        assert!(slab.is_empty());
+        let (a, b) = (slab.insert("a"), slab.insert("b"));
+        assert_eq!((slab.get(a), slab.get(b), slab.len()), (Some(&"a"), Some(&"b"), 2));
+        *slab.get_mut(a).unwrap() = "A";
+        assert_eq!(slab.remove(a), Some("A"));
+        assert_eq!(slab.get(a), None);
+        assert_eq!(slab.get_mut(a), None);
+        assert_eq!(slab.remove(a), None);
+        assert_eq!((slab.get(b), slab.len()), (Some(&"b"), 1));
+    }
+
+    #[test]
+    fn a_stale_id_does_not_find_the_next_value_in_its_place() {
+        let mut slab = Slab::new();
+        let stale = slab.insert(1);
+        slab.remove(stale);
+        let live = slab.insert(2);
+        assert_eq!(live.index(), stale.index());
+        assert_ne!(live, stale);
+        assert_eq!(slab.get(stale), None);
+        assert_eq!(slab.remove(stale), None);
+        assert_eq!(slab.get(live), Some(&2));
+    }
+
+    #[test]
+    fn ids_of_another_or_no_slab_find_nothing() {
+        let mut slab = Slab::new();
+        slab.insert(());
+        for word in [1, 1 << 32, u64::from(NIL), u64::MAX] {
+            assert_eq!(slab.get(Id::from_u64(word)), None);
+            assert_eq!(slab.remove(Id::from_u64(word)), None);
+        }
+    }
+
+    #[test]
+    fn places_are_reused_last_in_first_out() {
+        let mut slab = Slab::new();
+        let ids: Vec<Id> = (0..4).map(|value| slab.insert(value)).collect();
+        for id in [ids[2], ids[0], ids[3]] {
+            slab.remove(id);
+        }
+        let reused: Vec<u32> = (0..4).map(|value| slab.insert(value).index()).collect();
+        assert_eq!(reused, [3, 0, 2, 4]);
+    }
+
+    #[test]
+    fn generations_wrap() {
+        let mut slab = Slab::new();
+        let id = slab.insert(1);
+        slab.entries[0] = Entry::Occupied { generation: u32::MAX, value: 1 };
+        let last = Id { generation: u32::MAX, ..id };
+        assert_eq!(slab.remove(last), Some(1));
+        assert_eq!(slab.insert(2), id);
+    }
+
+    #[test]
+    fn an_id_survives_the_way_through_a_word() {
+        let mut slab = Slab::new();
+        slab.insert(0);
+        for _ in 0..3 {
+            let id = slab.insert(7);
+            assert_eq!(Id::from_u64(id.to_u64()), id);
+            slab.remove(id);
+        }
+        assert_eq!(Id { index: 1, generation: 2 }.to_u64(), 0x2_0000_0001);
+    }
+
+    #[test]
+    fn iteration_skips_vacant_places() {
+        let mut slab = Slab::new();
+        let ids: Vec<Id> = (10..14).map(|value| slab.insert(value)).collect();
+        slab.remove(ids[1]);
+        let seen: Vec<(Id, i32)> = slab.iter().map(|(id, value)| (id, *value)).collect();
+        assert_eq!(seen, [(ids[0], 10), (ids[2], 12), (ids[3], 13)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "place 0 of the slab is vacant")]
+    fn a_list_that_leads_to_a_vacant_place_is_a_bug() {
+        let mut slab = Slab::new();
+        let id = slab.insert(());
+        slab.remove(id);
+        slab.at(0);
+    }
+
+    #[test]
+    fn a_place_for_a_pointer_takes_two_words() {
+        assert_eq!(size_of::<Entry<u64>>(), 16);
+        assert_eq!(size_of::<Entry<Box<u64>>>(), 16);
+    }
+}

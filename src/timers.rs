@@ -275,3 +275,345 @@ fn place(deadline: u64, elapsed: u64) -> (usize, usize) {
 fn first(bits: u64) -> Option<usize> {
     (bits != 0).then(|| bits.trailing_zeros() as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    impl<T> Timers<T> {
+        /// What `expire` hands out, without the deadlines.
+        fn expired(&mut self, now: u64) -> Vec<T> {
+            let mut due = Vec::new();
+            self.expire(now, &mut due);
+            due.into_iter().map(|(_, value)| value).collect()
+        }
+
+        /// Walks the whole wheel and proves what the fields promise.
+        fn check(&self) {
+            let mut linked = 0;
+            for (level, slots) in self.slots.iter().enumerate() {
+                for (digit, slot) in slots.iter().enumerate() {
+                    let (mut index, mut previous) = (slot.head, NIL);
+                    while index != NIL {
+                        let entry = self.entries.at(index);
+                        assert_eq!(place(entry.deadline, self.elapsed), (level, digit));
+                        assert_eq!(entry.previous, previous);
+                        assert!(slot.earliest <= entry.deadline);
+                        (previous, index) = (index, entry.next);
+                        linked += 1;
+                    }
+                    assert_eq!(slot.tail, previous);
+                    assert_eq!(self.occupied[level] >> digit & 1 == 1, slot.head != NIL);
+                    match slot.head {
+                        NIL => assert_eq!(slot.earliest, u64::MAX),
+                        _ => assert_eq!(place(slot.earliest, self.elapsed), (level, digit)),
+                    }
+                }
+            }
+            assert_eq!(linked, self.len());
+        }
+    }
+
+    /// Numbers that are the same in every run.
+    struct Xorshift(u64);
+
+    impl Xorshift {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        fn below(&mut self, limit: u64) -> u64 {
+            self.next() % limit
+        }
+
+        /// A span of time of any order of magnitude up to 2^`bits_max`, zero included.
+        fn span(&mut self, bits_max: u64) -> u64 {
+            let bits = self.below(bits_max + 1);
+            self.next() & ((1 << bits) - 1)
+        }
+    }
+
+    #[test]
+    fn timers_fire_in_the_order_of_their_deadlines() {
+        let mut timers = Timers::new();
+        for deadline in [500, 3, 70, 1 << 40, 4096, 64, 63, 5000] {
+            timers.insert(deadline, deadline);
+        }
+        assert_eq!(timers.expired(2), []);
+        assert_eq!(timers.expired(64), [3, 63, 64]);
+        assert_eq!(timers.expired(5000), [70, 500, 4096, 5000]);
+        assert_eq!((timers.len(), timers.next_deadline()), (1, Some(1 << 40)));
+        assert_eq!(timers.expired(u64::MAX), [1 << 40]);
+        assert!(timers.is_empty());
+        assert_eq!(timers.next_deadline(), None);
+    }
+
+    #[test]
+    fn the_deadline_comes_with_the_value() {
+        let mut timers = Timers::new();
+        timers.insert(20, 'b');
+        timers.insert(10, 'a');
+        let mut due = vec![(99, 'z')];
+        timers.expire(30, &mut due);
+        assert_eq!(due, [(99, 'z'), (10, 'a'), (20, 'b')]);
+    }
+
+    #[test]
+    fn equal_deadlines_fire_first_in_first_out() {
+        let mut timers = Timers::new();
+        let deadline = 1_000_000;
+        // The value is the order of insertion. Others make the slots' lists unsorted.
+        for value in 0..30 {
+            timers.insert(deadline, value);
+            timers.insert(deadline - 1 - value, 100);
+            timers.insert(deadline + 1 + value, 100);
+        }
+        // Each step moves those from before to a lower level, where new ones go directly.
+        for (step, now) in [500_000, 990_000, 999_900].into_iter().enumerate() {
+            assert!(timers.expired(now).is_empty());
+            (0..10).for_each(|more| _ = timers.insert(deadline, 30 + 10 * step as u64 + more));
+            timers.check();
+        }
+        let fired = timers.expired(2 * deadline);
+        let equal: Vec<u64> = fired.into_iter().filter(|value| *value < 100).collect();
+        assert_eq!(equal, (0..60).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn past_deadlines_are_due_at_once_and_in_order() {
+        let mut timers = Timers::new();
+        timers.expired(1000);
+        for (deadline, value) in [(1000, 'd'), (1001, 'e'), (3, 'b'), (0, 'a'), (3, 'c')] {
+            timers.insert(deadline, value);
+        }
+        timers.check();
+        assert!(timers.next_deadline().unwrap() <= 1000);
+        assert_eq!(timers.expired(1000), ['a', 'b', 'c', 'd']);
+        assert_eq!(timers.next_deadline(), Some(1001));
+        let key = timers.insert(5, 'x');
+        assert_eq!(timers.cancel(key), Some('x'));
+        assert_eq!(timers.next_deadline(), Some(1001));
+    }
+
+    #[test]
+    fn time_does_not_run_backwards() {
+        let mut timers = Timers::new();
+        timers.expired(1000);
+        timers.insert(900, 'a');
+        timers.insert(1001, 'b');
+        assert_eq!(timers.expired(500), ['a']);
+        timers.check();
+        assert_eq!(timers.expired(1001), ['b']);
+    }
+
+    #[test]
+    fn a_cancelled_timer_does_not_fire() {
+        let mut timers = Timers::new();
+        let keys: Vec<TimerKey> = (0..5).map(|value| timers.insert(100, value)).collect();
+        // The head, the tail, one between, and then those beside it.
+        for (left, value) in [(4, 0), (3, 4), (2, 2)] {
+            assert_eq!(timers.cancel(keys[value]), Some(value));
+            timers.check();
+            assert_eq!(timers.len(), left);
+        }
+        assert_eq!(timers.expired(100), [1, 3]);
+    }
+
+    #[test]
+    fn a_stale_key_finds_nothing() {
+        let mut timers = Timers::new();
+        let cancelled = timers.insert(10, 'a');
+        assert_eq!(timers.cancel(cancelled), Some('a'));
+        assert_eq!(timers.cancel(cancelled), None);
+        let fired = timers.insert(10, 'b');
+        assert_eq!(timers.cancel(cancelled), None);
+        assert_eq!(timers.expired(10), ['b']);
+        let live = timers.insert(20, 'c');
+        assert_eq!((timers.cancel(cancelled), timers.cancel(fired)), (None, None));
+        assert_eq!(timers.cancel(live), Some('c'));
+    }
+
+    #[test]
+    fn a_deadline_passes_through_all_levels() {
+        for deadline in [u64::MAX, u64::MAX - 1, 1 << 63, 0x9249_2492_4924_9249] {
+            let mut timers = Timers::new();
+            let key = timers.insert(deadline, 0);
+            assert_eq!(place(deadline, 0).0, LEVELS - 1);
+            // Each step sets one more digit of the deadline, and one entry comes along.
+            for level in (0..LEVELS as u32).rev() {
+                let now = deadline >> (level * DIGIT_BITS) << (level * DIGIT_BITS);
+                if now < deadline {
+                    assert!(timers.expired(now).is_empty());
+                    assert!(place(deadline, now).0 < level as usize);
+                    timers.insert(deadline, LEVELS as u32 - level);
+                    timers.check();
+                    assert_eq!(timers.next_deadline(), Some(deadline));
+                }
+            }
+            let count = timers.len();
+            assert_eq!(timers.cancel(key), Some(0));
+            let fired = timers.expired(deadline);
+            assert_eq!(fired.len(), count - 1);
+            assert!(fired.is_sorted());
+            timers.check();
+        }
+    }
+
+    #[test]
+    fn the_end_of_time_is_a_time() {
+        let mut timers = Timers::new();
+        timers.insert(u64::MAX, 'b');
+        assert_eq!(timers.next_deadline(), Some(u64::MAX));
+        assert_eq!(timers.expired(u64::MAX - 1), []);
+        timers.insert(u64::MAX - 1, 'a');
+        assert_eq!(timers.expired(u64::MAX), ['a', 'b']);
+        timers.insert(u64::MAX, 'c');
+        timers.insert(0, 'd');
+        assert_eq!(timers.expired(u64::MAX), ['d', 'c']);
+    }
+
+    #[test]
+    fn the_next_deadline_of_few_timers_is_exact() {
+        let mut random = Xorshift(7);
+        for _ in 0..2000 {
+            let mut timers = Timers::new();
+            let mut live: Vec<(u64, TimerKey)> = Vec::new();
+            for _ in 0..REPAIR_STEPS_MAX {
+                let deadline = random.span(20);
+                live.push((deadline, timers.insert(deadline, ())));
+            }
+            while !live.is_empty() {
+                let earliest = live.iter().map(|(deadline, _)| *deadline).min();
+                assert_eq!(timers.next_deadline(), earliest);
+                let (_, key) = live.swap_remove(random.below(live.len() as u64) as usize);
+                timers.cancel(key);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cancelled_deadline_costs_one_wake_up_at_most() {
+        let mut timers = Timers::new();
+        let second = 1_000_000_000;
+        let early = timers.insert(30 * second, 0);
+        (1..100).for_each(|value| _ = timers.insert(30 * second + value, value));
+        timers.cancel(early);
+        assert_eq!(timers.next_deadline(), Some(30 * second));
+        assert!(timers.expired(30 * second).is_empty());
+        assert_eq!(timers.next_deadline(), Some(30 * second + 1));
+    }
+
+    #[test]
+    fn sleeping_to_the_next_deadline_arrives() {
+        let mut random = Xorshift(11);
+        for _ in 0..300 {
+            let mut timers = Timers::new();
+            let start = random.span(50);
+            timers.expired(start);
+            let mut live = BTreeMap::new();
+            for value in 0..40 {
+                let deadline = start + random.span(40);
+                live.insert((deadline, value), timers.insert(deadline, value));
+            }
+            // The earliest ones go, which leaves bounds that no entry stands for any more.
+            for _ in 0..random.below(39) {
+                timers.cancel(live.pop_first().unwrap().1);
+            }
+            while let Some((deadline, _)) = live.keys().next().copied() {
+                let mut steps = 0;
+                let fired = loop {
+                    steps += 1;
+                    let bound = timers.next_deadline().unwrap();
+                    assert!(bound <= deadline);
+                    let fired = timers.expired(bound);
+                    if !fired.is_empty() {
+                        break fired;
+                    }
+                };
+                assert!(steps <= 2, "the bound after a wake-up for nothing is exact");
+                for value in fired {
+                    assert_eq!(live.pop_first().unwrap().0, (deadline, value));
+                }
+            }
+            assert!(timers.is_empty());
+        }
+    }
+
+    /// The wheel and the plainest thing that does the same, side by side.
+    #[derive(Default)]
+    struct Model {
+        live: BTreeMap<(u64, u64), TimerKey>,
+        inserted: u64,
+        keys: Vec<(u64, u64, TimerKey)>,
+    }
+
+    impl Model {
+        fn insert(&mut self, timers: &mut Timers<(u64, u64)>, deadline: u64) {
+            let name = (deadline, self.inserted);
+            let key = timers.insert(deadline, name);
+            self.live.insert(name, key);
+            self.keys.push((name.0, name.1, key));
+            self.inserted += 1;
+        }
+
+        fn cancel(&mut self, timers: &mut Timers<(u64, u64)>, which: u64) {
+            if self.keys.is_empty() {
+                return;
+            }
+            let (deadline, number, key) =
+                self.keys.swap_remove((which % self.keys.len() as u64) as usize);
+            let name = (deadline, number);
+            assert_eq!(timers.cancel(key), self.live.remove(&name).map(|_| name));
+        }
+
+        fn expire(&mut self, timers: &mut Timers<(u64, u64)>, now: u64) {
+            let later = self.live.split_off(&(now, u64::MAX));
+            let due = std::mem::replace(&mut self.live, later);
+            assert_eq!(timers.expired(now), due.into_keys().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_wheel_does_what_a_sorted_map_does() {
+        // Miri runs this too, a thousand times slower.
+        let operations = if cfg!(miri) { 500 } else { 40_000 };
+        for (seed, bits_max) in [(1, 8), (2, 13), (3, 20), (4, 31), (5, 58)] {
+            let mut random = Xorshift(seed);
+            let (mut timers, mut model, mut now) = (Timers::new(), Model::default(), 0u64);
+            for operation in 0..operations {
+                match random.below(16) {
+                    // Past ones, equal ones and ones of all magnitudes.
+                    0 => model.insert(&mut timers, now.saturating_sub(random.span(bits_max))),
+                    1..3 => model.insert(&mut timers, now.saturating_add(random.below(4))),
+                    3..9 => model.insert(&mut timers, now.saturating_add(random.span(bits_max))),
+                    9..14 => model.cancel(&mut timers, random.next()),
+                    // Seldom to a deadline itself, else by a jump that fires a few.
+                    14 => now = timers.next_deadline().map_or(now, |bound| bound.max(now)),
+                    _ => now = now.saturating_add(random.span(bits_max - 3)),
+                }
+                if random.below(8) == 0 {
+                    model.expire(&mut timers, now);
+                }
+                assert_eq!(timers.len(), model.live.len());
+                match model.live.keys().next() {
+                    Some((earliest, _)) => assert!(timers.next_deadline().unwrap() <= *earliest),
+                    None => assert_eq!(timers.next_deadline(), None),
+                }
+                if operation % 64 == 0 {
+                    timers.check();
+                }
+            }
+            model.expire(&mut timers, u64::MAX);
+            assert!(timers.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_entry_takes_five_words() {
+        assert_eq!(Slab::<Entry<[u64; 2]>>::PLACE_BYTES, 40);
+    }
+}
