@@ -169,6 +169,9 @@ impl<T> Timers<T> {
     /// Moves time on to `now` and appends the timers with `deadline <= now` to `due`, with their
     /// deadlines: in the order of deadlines, and for equal ones in the order of insertion. A `now`
     /// before the last one counts as the last one.
+    ///
+    /// There is no limit to how many: what is due is due, and to hand one out costs far less than
+    /// to run whoever waits for it. The limit is on how many of those run between two polls.
     pub(crate) fn expire(&mut self, now: u64, due: &mut Vec<(u64, T)>) {
         let now = now.max(self.elapsed);
         let (top, digit_now) = place(now, self.elapsed);
@@ -496,6 +499,20 @@ mod tests {
     }
 
     #[test]
+    fn the_next_deadline_of_the_last_of_many_is_exact() {
+        let mut timers = Timers::new();
+        let keys: Vec<TimerKey> = (0..100).map(|value| timers.insert(1000 + value, ())).collect();
+        keys[..99].iter().for_each(|key| _ = timers.cancel(*key));
+        assert_eq!(timers.next_deadline(), Some(1099));
+        // All of that in one slot, where the earliest goes first and leaves its bound behind.
+        let keys: Vec<TimerKey> = (0..50).map(|value| timers.insert(1 << 30 | value, ())).collect();
+        timers.cancel(keys[0]);
+        keys[2..].iter().for_each(|key| _ = timers.cancel(*key));
+        timers.expired(1099);
+        assert_eq!(timers.next_deadline(), Some(1 << 30 | 1));
+    }
+
+    #[test]
     fn a_cancelled_deadline_costs_one_wake_up_at_most() {
         let mut timers = Timers::new();
         let second = 1_000_000_000;
@@ -579,7 +596,7 @@ mod tests {
 
     #[test]
     fn the_wheel_does_what_a_sorted_map_does() {
-        // Miri runs this too, a thousand times slower.
+        // Miri is to run this too, and is slower by orders of magnitude.
         let operations = if cfg!(miri) { 500 } else { 40_000 };
         for (seed, bits_max) in [(1, 8), (2, 13), (3, 20), (4, 31), (5, 58)] {
             let mut random = Xorshift(seed);
