@@ -1,6 +1,17 @@
 //! gevent for Rust.
 
-#[allow(dead_code)]
+mod fiber;
+mod greenlet;
+mod hub;
 mod slab;
-#[allow(dead_code)]
+mod stack;
+mod time;
 mod timers;
+mod wait_list;
+
+pub use greenlet::{
+    Builder, Greenlet, GreenletError, GreenletId, GreenletRef, getcurrent, joinall, spawn,
+    spawn_later, yield_now,
+};
+pub use stack::default_stack_size;
+pub use time::{TimedOut, sleep, with_timeout};

@@ -1,0 +1,249 @@
+//! The hub: the scheduler of one OS thread.
+//!
+//! It owns the run queue, the timers, the reactor, the mailbox and the stacks, and knows every
+//! live greenlet. Everything in it is reached through shared references with cells inside, and no
+//! borrow of a cell is ever held across a switch.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ptr::NonNull;
+use std::time::Instant;
+
+use crate::fiber::Fiber;
+use crate::hub::park::{Due, Ticket};
+use crate::hub::reactor::Reactor;
+use crate::hub::record::{Record, RecordRef, State, Wake};
+use crate::hub::remote::Mailbox;
+use crate::hub::run_queue::RunQueue;
+use crate::slab::{Id, Slab};
+use crate::stack::Stacks;
+use crate::timers::Timers;
+
+/// How many operations on always-ready fds a greenlet may do before others get their turn.
+const IO_BUDGET: u32 = 256;
+
+/// The scheduler of one OS thread.
+pub(crate) struct Hub {
+    /// The greenlets that are ready, in order.
+    pub(crate) ready: RunQueue,
+    /// What is due when, in nanoseconds since `epoch`.
+    pub(crate) timers: RefCell<Timers<Due>>,
+    /// Who waits for which fd.
+    pub(crate) reactor: Reactor,
+    /// The way in from other threads.
+    pub(crate) mailbox: &'static Mailbox,
+    /// The stacks of the greenlets.
+    pub(crate) stacks: Stacks,
+    /// Every greenlet that is not finished, by id; the main greenlet is the first.
+    pub(crate) greenlets: RefCell<Slab<RecordRef>>,
+    /// The OS thread's own stack.
+    pub(crate) main: RecordRef,
+    /// The greenlet that is on the CPU; None while the hub itself is.
+    ///
+    /// # Invariant
+    ///
+    /// Points to a record that is alive as long as it is here: `main`, or the one that `resume`
+    /// holds.
+    running: Cell<Option<NonNull<Record>>>,
+    /// How many greenlets were resumed since the last poll.
+    pub(crate) resumed: Cell<u32>,
+    /// How many more operations on ready fds the running greenlet may do before it yields.
+    io_budget: Cell<u32>,
+    /// How many greenlets wait for something that comes from another thread.
+    pub(crate) remote_waits: Cell<usize>,
+    /// How many greenlets wait in a lock of std, which another thread may or may not hold.
+    pub(crate) futex_waits: Cell<usize>,
+    /// Where the timers' clock begins.
+    epoch: Instant,
+    /// The process this hub belongs to is the parent of the present one.
+    pub(crate) forked: Cell<bool>,
+    /// Where timers that are due are collected; kept for its memory.
+    pub(crate) due: RefCell<Vec<(u64, Due)>>,
+}
+
+impl Hub {
+    /// A hub for the calling thread, which becomes its main greenlet.
+    pub(crate) fn new(main: RecordRef) -> io::Result<Hub> {
+        let mailbox = Mailbox::acquire()?;
+        let reactor = Reactor::new(mailbox.event_fd()).inspect_err(|_| mailbox.release())?;
+        let mut greenlets = Slab::new();
+        main.id.set(greenlets.insert(main.clone()));
+        main.state.set(State::Running);
+        Ok(Hub {
+            ready: RunQueue::new(),
+            timers: RefCell::new(Timers::new()),
+            reactor,
+            mailbox,
+            stacks: Stacks::new(),
+            greenlets: RefCell::new(greenlets),
+            running: Cell::new(Some(main.as_ptr())),
+            main,
+            resumed: Cell::new(0),
+            io_budget: Cell::new(IO_BUDGET),
+            remote_waits: Cell::new(0),
+            futex_waits: Cell::new(0),
+            epoch: Instant::now(),
+            forked: Cell::new(false),
+            due: RefCell::new(Vec::new()),
+        })
+    }
+
+    /// The greenlet that calls.
+    ///
+    /// # Panics
+    ///
+    /// If the hub itself calls: it must never wait.
+    #[inline]
+    pub(crate) fn current(&self) -> RecordRef {
+        self.try_current().expect("the hub itself made a blocking call; this is a bug of greenling")
+    }
+
+    /// The greenlet that calls, or None if it is the hub itself.
+    #[inline]
+    pub(crate) fn try_current(&self) -> Option<RecordRef> {
+        self.running.get().map(|record| {
+            // SAFETY: `running`'s invariant; the reference is forgotten below, so the count that
+            // the holder owns is not taken from it.
+            let borrowed = std::mem::ManuallyDrop::new(unsafe { RecordRef::from_counted(record) });
+            RecordRef::clone(&borrowed)
+        })
+    }
+
+    /// Whether a greenlet is on the CPU, not the hub.
+    #[inline]
+    pub(crate) fn in_greenlet(&self) -> bool {
+        self.running.get().is_some()
+    }
+
+    /// Whether the main greenlet, so the OS thread's own stack, is on the CPU.
+    pub(crate) fn in_main(&self) -> bool {
+        self.running.get() == Some(self.main.as_ptr())
+    }
+
+    /// Says who is on the CPU now. None is the hub.
+    #[inline]
+    pub(crate) fn set_running(&self, greenlet: Option<&RecordRef>) {
+        self.running.set(greenlet.map(RecordRef::as_ptr));
+    }
+
+    /// The live greenlet with this id.
+    pub(crate) fn greenlet(&self, id: u64) -> Option<RecordRef> {
+        self.greenlets.borrow().get(Id::from_u64(id)).cloned()
+    }
+
+    /// `instant` on the timers' clock.
+    #[inline]
+    pub(crate) fn nanos(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes a new greenlet in. It becomes ready at once, or at `start` if there is one.
+    #[inline]
+    pub(crate) fn spawn(&self, greenlet: RecordRef, start: Option<Instant>) {
+        greenlet.id.set(self.greenlets.borrow_mut().insert(greenlet.clone()));
+        match start {
+            None => self.ready.push(greenlet),
+            Some(start) => {
+                let start = self.nanos(start);
+                self.timers.borrow_mut().insert(start, Due::Start(greenlet));
+            }
+        }
+    }
+
+    /// Runs a greenlet from the run queue until it suspends or ends. Only for the hub's loop.
+    #[inline]
+    pub(crate) fn resume(&self, greenlet: RecordRef) {
+        match greenlet.state.get() {
+            State::Ready => {}
+            State::Unstarted if self.start(&greenlet) => {}
+            // Killed before it ran, or no stack was to be had.
+            _ => return,
+        }
+        greenlet.state.set(State::Running);
+        self.set_running(Some(&greenlet));
+        self.io_budget.set(IO_BUDGET);
+        // SAFETY: only the hub touches a record's fiber, and it is not inside another call for
+        // this one, since the greenlet was not running. `start` has put the fiber there.
+        let fiber = unsafe { (*greenlet.fiber.get()).as_mut().unwrap_unchecked() };
+        let ended = fiber.resume(crate::fiber::Resume::Run);
+        self.set_running(None);
+        if ended {
+            // SAFETY: as above; the fiber has ended, so nothing runs on it.
+            let fiber = unsafe { (*greenlet.fiber.get()).take() };
+            if let Some(fiber) = fiber {
+                self.stacks.release(fiber.into_stack());
+            }
+            self.finish(&greenlet);
+        }
+    }
+
+    /// Gives an unstarted greenlet its stack. False if none is to be had: then it has ended.
+    #[inline]
+    fn start(&self, greenlet: &RecordRef) -> bool {
+        let stack_size = greenlet.extras(|extras| extras.stack_size).flatten();
+        let stack = match self.stacks.acquire(stack_size) {
+            Ok(stack) => stack,
+            Err(error) => {
+                return self.no_stack(greenlet, error);
+            }
+        };
+        let record = greenlet.as_ptr();
+        let fiber = Fiber::new(stack, move |suspender| {
+            // SAFETY: `resume` holds a reference to the record while its fiber runs, and the
+            // hub's table of greenlets holds one while it is suspended. `finish`, which gives
+            // that one up, comes after the fiber has ended. The greenlet was never run before:
+            // its state was Unstarted.
+            unsafe {
+                record.as_ref().suspender.set(suspender);
+                let borrowed = std::mem::ManuallyDrop::new(RecordRef::from_counted(record));
+                borrowed.run();
+            }
+        });
+        // SAFETY: only the hub touches a record's fiber, and there was none.
+        unsafe { *greenlet.fiber.get() = Some(fiber) };
+        true
+    }
+
+    /// Ends an unstarted greenlet for which there is no stack.
+    #[cold]
+    fn no_stack(&self, greenlet: &RecordRef, error: io::Error) -> bool {
+        crate::report!("greenlet '{}' can't start: {error}", greenlet.display_name());
+        // SAFETY: the greenlet is unstarted (`resume`), and it is finished right after.
+        unsafe { greenlet.cancel() };
+        self.finish(greenlet);
+        false
+    }
+
+    /// The greenlet's result is there: tells whoever waits for it.
+    #[inline]
+    pub(crate) fn finish(&self, greenlet: &RecordRef) {
+        greenlet.state.set(State::Finished);
+        let live = self.greenlets.borrow_mut().remove(greenlet.id.get());
+        debug_assert!(live.is_some(), "a greenlet ended twice");
+        while let Some(ticket) = greenlet.pop_joiner() {
+            self.unpark(ticket, Wake::Ready);
+        }
+    }
+
+    /// Counts an operation on an fd that did not wait. True if the greenlet should yield now, so
+    /// that an fd that is always ready does not starve the others.
+    #[inline]
+    pub(crate) fn spend_io_budget(&self) -> bool {
+        let left = self.io_budget.get();
+        if left == 0 {
+            self.io_budget.set(IO_BUDGET);
+            return true;
+        }
+        self.io_budget.set(left - 1);
+        false
+    }
+}
+
+impl Record {
+    /// Takes the first of those who wait for the end of the greenlet.
+    #[inline]
+    fn pop_joiner(&self) -> Option<Ticket> {
+        self.joiners.borrow_mut().pop()
+    }
+}

@@ -1,0 +1,198 @@
+//! Park and unpark: the two verbs that every blocking call is built on.
+//!
+//! A park is named by a [`Ticket`]: the greenlet and the number of its park. Whoever may end the
+//! park holds a copy of the ticket. The first unpark ends it; the number goes up, and every other
+//! copy is stale. Nothing of the hub is borrowed across the switch.
+
+use std::time::Instant;
+
+use crate::hub::core::Hub;
+use crate::hub::reason::Reason;
+use crate::hub::record::{RecordRef, State, Wake};
+use crate::hub::remote::{Mailbox, RemoteTicket};
+
+/// Names one park of one greenlet of the same thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Ticket {
+    /// The greenlet.
+    greenlet: RecordRef,
+    /// Which of its parks.
+    generation: u32,
+}
+
+impl Ticket {
+    /// Whether both name the same park.
+    pub(crate) fn is(&self, other: &Ticket) -> bool {
+        self.generation == other.generation && self.greenlet.is(&other.greenlet)
+    }
+
+    /// Whether the park is still to come or going on.
+    pub(crate) fn is_live(&self) -> bool {
+        self.generation == self.greenlet.generation.get() && !self.greenlet.is_finished()
+    }
+}
+
+/// What a timer does when it is due.
+pub(crate) enum Due {
+    /// Ends a park with [`Wake::TimedOut`].
+    Unpark(Ticket),
+    /// Delivers the expiry of the `with_timeout` with this number.
+    Expire(RecordRef, u32),
+    /// Makes a `spawn_later` ready for its first run.
+    Start(RecordRef),
+}
+
+/// Whether a kill or an expired timeout ends a park.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kill {
+    /// It does: the park is a kill point.
+    Delivered,
+    /// It stays pending: the caller can't fail.
+    Deferred,
+}
+
+impl Hub {
+    /// The ticket of the next park of the running greenlet.
+    #[inline]
+    pub(crate) fn ticket(&self) -> Ticket {
+        let greenlet = self.current();
+        let generation = greenlet.generation.get();
+        Ticket { greenlet, generation }
+    }
+
+    /// The same ticket in the form for other threads.
+    pub(crate) fn remote_ticket(&self) -> RemoteTicket {
+        let greenlet = self.current();
+        RemoteTicket {
+            hub: self.mailbox.hub_id(),
+            greenlet: greenlet.id.get().to_u64(),
+            generation: greenlet.generation.get(),
+        }
+    }
+
+    /// Suspends the running greenlet until somebody uses the ticket that was taken just before,
+    /// or `deadline` passes. Others run meanwhile.
+    ///
+    /// On a thread that is panicking no switch may happen; see [`Hub::block_thread`].
+    #[inline]
+    pub(crate) fn park(&self, reason: Reason, kill: Kill, deadline: Option<Instant>) -> Wake {
+        if std::thread::panicking() {
+            return self.block_thread(reason, deadline);
+        }
+        let ticket = self.ticket();
+        let me = &ticket.greenlet;
+        if kill == Kill::Delivered && me.is_interrupted() {
+            me.generation.set(ticket.generation.wrapping_add(1));
+            return self.interruption(me);
+        }
+        if me.unparked_early.replace(false) {
+            me.generation.set(ticket.generation.wrapping_add(1));
+            return Wake::Ready;
+        }
+        let timer = deadline.map(|deadline| {
+            let due = Due::Unpark(ticket.clone());
+            self.timers.borrow_mut().insert(self.nanos(deadline), due)
+        });
+        me.reason.set(&raw const reason);
+        me.interruptible.set(kill == Kill::Delivered);
+        me.state.set(State::Parked);
+        self.suspend(me);
+        let wake = me.wake.get();
+        if let Some(timer) = timer
+            && wake != Wake::TimedOut
+        {
+            self.timers.borrow_mut().cancel(timer);
+        }
+        wake
+    }
+
+    /// [`Hub::park`] for greenling's own calls: a kill or an expired timeout unwinds, a deadlock
+    /// panics with the report.
+    #[inline]
+    pub(crate) fn wait(&self, reason: Reason, deadline: Option<Instant>) -> Wake {
+        let wake = self.park(reason, Kill::Delivered, deadline);
+        self.surface(wake, reason)
+    }
+
+    /// What a park's end means for greenling's own calls. Under `panic = "abort"`, where nothing
+    /// can unwind, a kill or an expired timeout is returned.
+    #[inline]
+    pub(crate) fn surface(&self, wake: Wake, reason: Reason) -> Wake {
+        match wake {
+            Wake::Killed | Wake::Expired => self.unwind(wake),
+            Wake::Deadlock => panic!("{}", self.deadlock_report(reason)),
+            wake => wake,
+        }
+    }
+
+    /// Lets every greenlet that is ready run before the running one goes on. Whether a kill or an
+    /// expired timeout is pending afterwards.
+    #[inline]
+    pub(crate) fn yield_now(&self) -> bool {
+        if std::thread::panicking() {
+            return false;
+        }
+        let me = self.current();
+        me.state.set(State::Ready);
+        self.ready.push(me.clone());
+        self.suspend(&me);
+        me.is_interrupted()
+    }
+
+    /// Ends the park that `ticket` names. A stale ticket is ignored.
+    #[inline]
+    pub(crate) fn unpark(&self, ticket: Ticket, wake: Wake) {
+        if ticket.generation == ticket.greenlet.generation.get() {
+            self.unpark_greenlet(ticket.greenlet, wake);
+        }
+    }
+
+    /// Ends the present park of a greenlet, whatever it waits for.
+    #[inline]
+    pub(crate) fn unpark_greenlet(&self, greenlet: RecordRef, wake: Wake) {
+        match greenlet.state.get() {
+            State::Parked => {
+                greenlet.generation.set(greenlet.generation.get().wrapping_add(1));
+                greenlet.wake.set(wake);
+                greenlet.state.set(State::Ready);
+                self.ready.push(greenlet);
+            }
+            // The wake-up has overtaken the park: the park will return at once.
+            State::Running | State::Ready => greenlet.unparked_early.set(true),
+            State::Unstarted | State::Finished => {}
+        }
+    }
+
+    /// Ends a park named by any thread's ticket. From any thread.
+    pub(crate) fn unpark_remote(here: Option<&Hub>, ticket: RemoteTicket) {
+        match here {
+            Some(hub) if hub.mailbox.hub_id() == ticket.hub => hub.unpark_local(ticket),
+            _ => Mailbox::post(ticket),
+        }
+    }
+
+    /// Ends a park that a message of the mailbox names.
+    pub(crate) fn unpark_local(&self, ticket: RemoteTicket) {
+        if ticket.hub != self.mailbox.hub_id() {
+            return;
+        }
+        if let Some(greenlet) = self.greenlet(ticket.greenlet)
+            && greenlet.generation.get() == ticket.generation
+        {
+            self.unpark_greenlet(greenlet, Wake::Ready);
+        }
+    }
+
+    /// Switches away from the running greenlet until it is its turn again.
+    #[inline]
+    fn suspend(&self, me: &RecordRef) {
+        let suspender = me.suspender.get();
+        if suspender.is_null() {
+            self.run_until_main();
+        } else {
+            // SAFETY: a record's suspender lives in the first frame of its fiber (set in
+            // `Hub::start`), and this code runs on that fiber.
+            unsafe { (*suspender).suspend() }
+        }
+    }
+}

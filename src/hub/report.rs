@@ -1,0 +1,142 @@
+//! What the hub says when something is wrong: the deadlock report and the end of the hub.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use crate::hub::core::Hub;
+use crate::hub::reason::Reason;
+use crate::hub::record::{RecordRef, State, Wake};
+
+/// How many stuck greenlets a report names; the rest are counted.
+const REPORTED_MAX: usize = 100;
+
+/// How many resumes each greenlet gets to come to its end when its hub ends.
+const LAST_RESUMES: usize = 64;
+
+/// Prints a line to stderr and never fails.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! report {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "greenling: {}", format_args!($($arg)*));
+    }};
+}
+
+impl Hub {
+    /// Names every parked greenlet, what it waits for and where it was spawned.
+    pub(crate) fn deadlock_report(&self, main_waits: Reason) -> String {
+        let greenlets = self.greenlets.borrow();
+        let stuck: Vec<&RecordRef> =
+            greenlets.iter().map(|(_, g)| g).filter(|g| !g.is(&self.main)).collect();
+        let mut report = format!(
+            "this operation would block forever: the main greenlet {main_waits}, and nothing is \
+             left that could wake it (no greenlet is ready, no timer, fd or other thread is waited \
+             for)"
+        );
+        if !stuck.is_empty() {
+            let _ = write!(report, "\n{} greenlet(s) are stuck:", stuck.len());
+        }
+        for greenlet in stuck.iter().take(REPORTED_MAX) {
+            let _ = write!(report, "\n  {}", describe(greenlet));
+        }
+        if stuck.len() > REPORTED_MAX {
+            let _ = write!(report, "\n  ... and {} more", stuck.len() - REPORTED_MAX);
+        }
+        report
+    }
+
+    /// Makes a blocking call with the OS thread itself, because it is panicking: the panic count
+    /// belongs to the thread, so another greenlet that ran now would see it and, say, poison a
+    /// mutex that has nothing to do with it.
+    #[cold]
+    pub(crate) fn block_thread(&self, reason: Reason, deadline: Option<Instant>) -> Wake {
+        match reason {
+            Reason::Sleep => {
+                if let Some(deadline) = deadline {
+                    std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+                }
+                Wake::TimedOut
+            }
+            // The caller polls the fd itself.
+            Reason::Fd(..) | Reason::Fds(_) => Wake::Unpollable,
+            _ => panic!(
+                "a greenlet that is panicking {reason}: no other greenlet may run until the panic \
+                 is over, so this would block forever"
+            ),
+        }
+    }
+
+    /// Ends the hub: unwinds every greenlet so that destructors run, and abandons those that do
+    /// not come to an end.
+    pub(crate) fn end(&self) {
+        self.set_running(None);
+        let live = || -> Vec<RecordRef> {
+            let greenlets = self.greenlets.borrow();
+            greenlets.iter().map(|(_, g)| g.clone()).filter(|g| !g.is(&self.main)).collect()
+        };
+        for greenlet in live() {
+            self.kill(&greenlet);
+        }
+        let mut resumes = live().len().saturating_mul(LAST_RESUMES);
+        while let Some(greenlet) = self.ready.pop() {
+            if resumes == 0 {
+                break;
+            }
+            resumes -= 1;
+            self.resume(greenlet);
+        }
+        let abandoned = live();
+        for greenlet in &abandoned {
+            greenlet.abandon();
+        }
+        while self.ready.pop().is_some() {}
+        *self.timers.borrow_mut() = crate::timers::Timers::new();
+        self.mailbox.release();
+        self.set_running(Some(&self.main));
+        if !abandoned.is_empty() {
+            crate::report!(
+                "the thread's hub has ended; {} greenlet(s) did not come to an end when killed \
+                 and were abandoned, the first: {}",
+                abandoned.len(),
+                describe(&abandoned[0])
+            );
+        }
+    }
+}
+
+/// A greenlet in one line.
+fn describe(greenlet: &RecordRef) -> String {
+    let reason = match greenlet.state.get() {
+        // SAFETY: the reason of a parked greenlet lives in the frame of its `park`, which can't
+        // return before the greenlet is unparked.
+        State::Parked => unsafe { *greenlet.reason.get() }.to_string(),
+        State::Unstarted => "has not started".to_owned(),
+        _ => Reason::Turn.to_string(),
+    };
+    format!(
+        "'{}' (id {}), spawned at {}: {reason}",
+        greenlet.display_name(),
+        greenlet.id.get().to_u64(),
+        greenlet.spawned_at
+    )
+}
+
+/// Whether the process has threads besides the calling one.
+pub(crate) fn has_other_threads() -> bool {
+    match std::fs::read_dir("/proc/self/task") {
+        Ok(tasks) => tasks.count() > 1,
+        // Unknown, so better no false alarm.
+        Err(_) => true,
+    }
+}
+
+/// What the stack overflow report says of the running greenlet. Called from a signal handler, so
+/// it neither allocates nor locks.
+pub(crate) fn describe_running(write: &mut dyn FnMut(&[u8])) {
+    let Some(greenlet) = super::current::try_hub().and_then(Hub::try_current) else {
+        return write(b"a greenlet");
+    };
+    let _ = greenlet;
+    write(b"greenlet");
+}

@@ -1,0 +1,99 @@
+//! The hub's loop: run what is ready, look at the fds, the mailbox and the clock, sleep if there
+//! is nothing to do.
+//!
+//! It runs on the OS thread's own stack, in the place where the main greenlet blocks, until the
+//! main greenlet is woken.
+
+use std::time::{Duration, Instant};
+
+use crate::hub::core::Hub;
+use crate::hub::park::Due;
+use crate::hub::record::Wake;
+
+/// How many greenlets run between two looks at the fds and the clock. std's listen backlog is
+/// 128: an accepting greenlet must get its turn before twice this many others have connected.
+const RESUMES_PER_TURN: u32 = 64;
+
+impl Hub {
+    /// Runs the others until the main greenlet is at the head of the run queue.
+    #[inline]
+    pub(crate) fn run_until_main(&self) {
+        self.set_running(None);
+        loop {
+            while self.resumed.get() < RESUMES_PER_TURN {
+                let Some(greenlet) = self.ready.pop() else { break };
+                if greenlet.is(&self.main) {
+                    self.main.state.set(crate::hub::record::State::Running);
+                    self.set_running(Some(&self.main));
+                    return;
+                }
+                self.resumed.set(self.resumed.get() + 1);
+                self.resume(greenlet);
+            }
+            self.turn();
+        }
+    }
+
+    /// Collects what has happened since the last turn; sleeps first if nothing is ready. I/O
+    /// before timers: where data and an overdue deadline meet, data wins.
+    fn turn(&self) {
+        self.resumed.set(0);
+        if !self.ready.is_empty() {
+            if self.reactor.waiting() > 0 {
+                self.poll(Some(Duration::ZERO));
+            }
+        } else if self.mailbox.fall_asleep() {
+            match self.time_to_sleep() {
+                Some(timeout) => self.poll(timeout),
+                None => self.deadlock(),
+            }
+            self.mailbox.wake_up();
+        }
+        if self.mailbox.has_messages() {
+            self.mailbox.take(|ticket| self.unpark_local(ticket));
+        }
+        self.expire();
+    }
+
+    /// How long nothing can happen but I/O and messages: None if nothing can happen at all.
+    fn time_to_sleep(&self) -> Option<Option<Duration>> {
+        if let Some(deadline) = self.timers.borrow().next_deadline() {
+            let now = self.nanos(Instant::now());
+            return Some(Some(Duration::from_nanos(deadline.saturating_sub(now))));
+        }
+        let may_be_woken = self.reactor.waiting() > 0
+            || self.remote_waits.get() > 0
+            || (self.futex_waits.get() > 0 && super::report::has_other_threads());
+        may_be_woken.then_some(None)
+    }
+
+    /// Wakes whoever waits for an fd that has become ready.
+    fn poll(&self, timeout: Option<Duration>) {
+        self.reactor.poll(timeout, |ticket, wake| self.unpark(ticket, wake));
+    }
+
+    /// Does what is due.
+    fn expire(&self) {
+        if self.timers.borrow().is_empty() {
+            return;
+        }
+        let now = self.nanos(Instant::now());
+        let mut due = self.due.take();
+        self.timers.borrow_mut().expire(now, &mut due);
+        for (_, due) in due.drain(..) {
+            match due {
+                Due::Unpark(ticket) => self.unpark(ticket, Wake::TimedOut),
+                Due::Expire(greenlet, timeout) => self.expire_timeout(&greenlet, timeout),
+                Due::Start(greenlet) if greenlet.is_finished() => {}
+                Due::Start(greenlet) => self.ready.push(greenlet),
+            }
+        }
+        self.due.replace(due);
+    }
+
+    /// Gives the main greenlet's park up, for nothing could ever end it. The hub stays usable.
+    #[cold]
+    fn deadlock(&self) {
+        self.unpark_greenlet(self.main.clone(), Wake::Deadlock);
+    }
+}
