@@ -70,7 +70,7 @@ impl Hub {
     /// Ends the hub: unwinds every greenlet so that destructors run, and abandons those that do
     /// not come to an end.
     pub(crate) fn end(&self) {
-        self.set_running(None);
+        drop(self.take_running());
         let live = || -> Vec<RecordRef> {
             let greenlets = self.greenlets.borrow();
             greenlets.iter().map(|(_, g)| g.clone()).filter(|g| !g.is(&self.main)).collect()
@@ -93,7 +93,7 @@ impl Hub {
         while self.ready.pop().is_some() {}
         *self.timers.borrow_mut() = crate::timers::Timers::new();
         self.mailbox.release();
-        self.set_running(Some(&self.main));
+        self.set_running(self.main.clone());
         if !abandoned.is_empty() {
             crate::report!(
                 "the thread's hub has ended; {} greenlet(s) did not come to an end when killed \
@@ -134,7 +134,8 @@ pub(crate) fn has_other_threads() -> bool {
 /// What the stack overflow report says of the running greenlet. Called from a signal handler, so
 /// it neither allocates nor locks.
 pub(crate) fn describe_running(write: &mut dyn FnMut(&[u8])) {
-    let Some(greenlet) = super::current::try_hub().and_then(Hub::try_current) else {
+    let Some(greenlet) = super::current::try_hub().filter(|hub| hub.in_greenlet()).map(Hub::me)
+    else {
         return write(b"a greenlet");
     };
     let _ = greenlet;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::hub::core::Hub;
 use crate::hub::park::Due;
-use crate::hub::record::Wake;
+use crate::hub::record::{State, Wake};
 
 /// How many greenlets run between two looks at the fds and the clock. std's listen backlog is
 /// 128: an accepting greenlet must get its turn before twice this many others have connected.
@@ -16,16 +16,15 @@ const RESUMES_PER_TURN: u32 = 64;
 
 impl Hub {
     /// Runs the others until the main greenlet is at the head of the run queue.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub(crate) fn run_until_main(&self) {
-        self.set_running(None);
         loop {
             while self.resumed.get() < RESUMES_PER_TURN {
                 let Some(greenlet) = self.ready.pop() else { break };
                 if greenlet.is(&self.main) {
-                    self.main.state.set(crate::hub::record::State::Running);
-                    self.set_running(Some(&self.main));
-                    return;
+                    greenlet.state.set(State::Running);
+                    return self.set_running(greenlet);
                 }
                 self.resumed.set(self.resumed.get() + 1);
                 self.resume(greenlet);
