@@ -1,8 +1,12 @@
 //! libc's blocking calls, taken over.
 mod clock;
+mod dns;
 mod errno;
 mod futex;
 pub mod gate;
+mod host;
+mod hosts;
+mod lookup;
 mod real;
 pub mod runtime;
 mod shard;
