@@ -1,4 +1,5 @@
 //! libc's blocking calls, taken over.
+pub mod check;
 mod clock;
 mod dns;
 mod errno;
