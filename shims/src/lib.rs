@@ -10,21 +10,31 @@
 //! unwinding in it: it may run in a signal handler, before `main` and in a forked child.
 mod accept;
 mod blocking;
+pub mod check;
+mod clock;
 mod connect;
 mod descriptors;
+mod dns;
 mod errno;
 mod fds;
+mod futex;
 pub mod gate;
+mod host;
+mod hosts;
 mod iovecs;
+mod lookup;
 mod poll;
 mod real;
 mod receive;
 pub mod runtime;
 mod rw;
 mod send;
+mod shard;
 mod socket;
+mod sync;
 mod table;
+mod time;
 mod wait;
 
 pub use gate::{Category, install, is_patched};
-pub use table::{Address, Symbol, TABLE};
+pub use table::{Symbol, TABLE};
