@@ -25,6 +25,8 @@ const IO_BUDGET: u32 = 256;
 pub(crate) struct Hub {
     /// The greenlets that are ready, in order.
     pub(crate) ready: RunQueue,
+    /// The greenlets whose fd has become ready, in order. They go first.
+    pub(crate) woken: RunQueue,
     /// What is due when, in nanoseconds since `epoch`.
     pub(crate) timers: RefCell<Timers<Due>>,
     /// Who waits for which fd.
@@ -40,7 +42,7 @@ pub(crate) struct Hub {
     /// The greenlet that is on the CPU; None while the hub itself is. The reference is the one
     /// that was in the run queue, so that a yield moves it and counts nothing.
     running: Cell<Option<RecordRef>>,
-    /// How many greenlets were resumed since the last poll.
+    /// How many greenlets of `ready` were taken since the last turn.
     pub(crate) resumed: Cell<u32>,
     /// How many more operations on ready fds the running greenlet may do before it yields.
     io_budget: Cell<u32>,
@@ -66,6 +68,7 @@ impl Hub {
         main.state.set(State::Running);
         Ok(Hub {
             ready: RunQueue::new(),
+            woken: RunQueue::new(),
             timers: RefCell::new(Timers::new()),
             reactor,
             mailbox,

@@ -10,6 +10,7 @@ use crate::hub::core::Hub;
 use crate::hub::reason::Reason;
 use crate::hub::record::{Record, RecordRef, State, Wake};
 use crate::hub::remote::{Mailbox, RemoteTicket};
+use crate::hub::run_queue::RunQueue;
 
 /// Names one park of one greenlet of the same thread.
 #[derive(Clone, Debug)]
@@ -147,25 +148,34 @@ impl Hub {
     /// Ends the park that `ticket` names. A stale ticket is ignored.
     #[inline]
     pub(crate) fn unpark(&self, ticket: Ticket, wake: Wake) {
-        if ticket.generation == ticket.greenlet.generation.get() {
-            self.unpark_greenlet(ticket.greenlet, wake);
+        self.unpark_to(&self.ready, ticket, wake);
+    }
+
+    /// [`Hub::unpark`] to one of the hub's two queues.
+    #[inline]
+    pub(crate) fn unpark_to(&self, queue: &RunQueue, ticket: Ticket, wake: Wake) {
+        let Ticket { greenlet, generation } = ticket;
+        if generation != greenlet.generation.get() {
+            return;
+        }
+        match greenlet.state.get() {
+            State::Parked => {
+                greenlet.generation.set(generation.wrapping_add(1));
+                greenlet.wake.set(wake);
+                greenlet.state.set(State::Ready);
+                queue.push(greenlet);
+            }
+            // The wake-up has overtaken the park: the park will return at once.
+            State::Running | State::Ready => greenlet.unparked_early.set(true),
+            State::Unstarted | State::Finished => {}
         }
     }
 
     /// Ends the present park of a greenlet, whatever it waits for.
     #[inline]
     pub(crate) fn unpark_greenlet(&self, greenlet: RecordRef, wake: Wake) {
-        match greenlet.state.get() {
-            State::Parked => {
-                greenlet.generation.set(greenlet.generation.get().wrapping_add(1));
-                greenlet.wake.set(wake);
-                greenlet.state.set(State::Ready);
-                self.ready.push(greenlet);
-            }
-            // The wake-up has overtaken the park: the park will return at once.
-            State::Running | State::Ready => greenlet.unparked_early.set(true),
-            State::Unstarted | State::Finished => {}
-        }
+        let generation = greenlet.generation.get();
+        self.unpark(Ticket { greenlet, generation }, wake);
     }
 
     /// Ends a park named by any thread's ticket. From any thread.
