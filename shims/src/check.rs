@@ -8,8 +8,9 @@
 //!   the executable, of the shared libraries it is linked with, and of those it opens with
 //!   `dlopen` all end in the shims. In debug, release and with fat LTO; with lld (rustc's
 //!   default here) and GNU ld; with `-C prefer-dynamic`, where std is a shared library itself.
-//! - A static executable (`-C target-feature=+crt-static`) exports nothing: its own calls are
-//!   taken over; libraries it opens bring a libc of their own.
+//! - A static executable (`-C target-feature=+crt-static`) does not link: in libc.a the object
+//!   of getaddrinfo also holds functions that are not replaced, so it is a duplicate definition.
+//!   (With the sleeps alone it does link; then its own calls are taken over, and no others.)
 //! - A shared library (`cdylib`) that holds the shims and is opened by a program without them
 //!   comes after libc in the loader's order: nothing is taken over, not even the library's own
 //!   calls. Only `LD_PRELOAD` helps, or linking the library with `-Bsymbolic` for its own calls.

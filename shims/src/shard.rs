@@ -394,7 +394,9 @@ mod tests {
         // SAFETY: the nodes outlive their stay in the list, and each is taken out once.
         unsafe {
             nodes.iter().for_each(|node| list.push(node.get()));
-            [2, 0, 4].map(|index: usize| list.unlink(nodes[index].get()));
+            for index in [2, 0, 4] {
+                list.unlink(nodes[index].get());
+            }
         }
         list.unlock(&runtime);
         assert_eq!(shard.wake(&runtime, 9, |_| true), 2);
