@@ -236,8 +236,7 @@ fn waiter(fd: c_int, flags: c_int) -> Option<&'static Description> {
     if flags & NEVER_WAITS != 0 {
         return None;
     }
-    fds::lookup(fd)
-        .filter(|description| !description.is_nonblocking() && description.kind() != Kind::Other)
+    fds::lookup(fd).filter(|description| description.is_waiting_socket())
 }
 
 /// Receives once, as soon as there is something. Suspends.
@@ -300,7 +299,10 @@ pub(crate) fn received(
         && flags & PROVES_NOTHING == 0
         && description.kind() == Kind::Tcp
         && done < wanted();
-    kept(|| runtime.progressed(fd, Direction::Read, drained));
+    // Who wants no waiting is not made to wait for its turn either.
+    if !description.is_nonblocking() {
+        kept(|| runtime.progressed(fd, Direction::Read, drained));
+    }
     done
 }
 
