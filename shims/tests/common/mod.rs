@@ -236,8 +236,5 @@ pub(crate) fn settle(fd: RawFd, events: i16) {
     assert_eq!(answer, 1, "the socket never became ready");
 }
 
-/// A long time that no test reaches.
-pub(crate) const LONG: Duration = Duration::from_secs(3600);
-
 /// A short time that a test waits for.
 pub(crate) const SHORT: Duration = Duration::from_millis(5);
