@@ -132,7 +132,7 @@ pub(crate) fn check_room(bytes: size_t, room: size_t) {
 /// # Safety
 ///
 /// As libc's `recv`.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn receive(
     fd: c_int,
     buffer: *mut c_void,
@@ -152,7 +152,7 @@ pub(crate) unsafe fn receive(
 /// # Safety
 ///
 /// As libc's `recv`.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn receive_with(
     runtime: &dyn Runtime,
     fd: c_int,
@@ -161,16 +161,16 @@ pub(crate) unsafe fn receive_with(
     flags: c_int,
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
-    let attempt = |flags| unsafe { try_receive(fd, buffer, bytes, flags) };
+    let attempt = move |flags| unsafe { try_receive(fd, buffer, bytes, flags) };
     let Some(description) = waiter(fd, flags) else { return attempt(flags) };
     if flags & libc::MSG_WAITALL != 0 && bytes != 0 && description.kind().is_stream() {
-        let part = |done: usize, flags| {
+        let part = move |done: usize, flags| {
             // SAFETY: `done` bytes of the caller's buffer are filled, so that many less follow.
             unsafe { try_receive(fd, buffer.wrapping_byte_add(done), bytes - done, flags) }
         };
         return receive_all(runtime, fd, description, bytes, flags, part);
     }
-    receive_some(runtime, fd, description, flags, || bytes, attempt)
+    receive_some(runtime, fd, description, flags, move || bytes, attempt)
 }
 
 /// recvfrom(2).
@@ -186,7 +186,7 @@ unsafe fn receive_from(
         // SAFETY: the caller's promise. Without a name its size is not looked at.
         return unsafe { receive(fd, buffer, bytes, flags) };
     }
-    let attempt = |done: usize, flags: c_int| {
+    let attempt = move |done: usize, flags: c_int| {
         let at = buffer.wrapping_byte_add(done) as usize;
         let arguments =
             [fd as usize, at, bytes - done, flags as usize, name as usize, name_bytes as usize];
@@ -204,12 +204,12 @@ unsafe fn receive_from(
 /// recvmsg(2).
 unsafe fn receive_message(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
-    let attempt = |flags| unsafe { try_receive_message(fd, message, flags) };
+    let attempt = move |flags| unsafe { try_receive_message(fd, message, flags) };
     let Some(runtime) = scheduler(fd) else { return attempt(flags) };
     let result = match waiter(fd, flags) {
         None => attempt(flags),
         Some(description) => {
-            let wanted = || {
+            let wanted = move || {
                 // SAFETY: asked only after the kernel has read the message, so it is readable.
                 unsafe { crate::iovecs::total((*message).msg_iov, (*message).msg_iovlen) }
             };
@@ -242,7 +242,7 @@ fn waiter(fd: c_int, flags: c_int) -> Option<&'static Description> {
 /// Receives once, as soon as there is something. Suspends.
 ///
 /// `wanted` is how much room there is; it is asked only after a receive succeeded.
-#[inline]
+#[inline(always)]
 fn receive_some(
     runtime: &dyn Runtime,
     fd: c_int,

@@ -132,7 +132,9 @@ impl Envelope {
 fn an_fd_goes_with_the_first_part_of_a_long_message_and_only_with_it() {
     let (one, two) = UnixStream::pair().expect("a pair");
     let mut bytes = vec![7_u8; 4 << 20];
+    let (full, is_full) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
+        is_full.recv().expect("told");
         let (mut received, mut fds) = (0, Vec::new());
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -151,6 +153,8 @@ fn an_fd_goes_with_the_first_part_of_a_long_message_and_only_with_it() {
         }
     });
     let asked = green(|| unsafe {
+        // The reader begins when the first part has filled the socket.
+        at_next_wait(move || full.send(()).expect("told"));
         let mut envelope = Envelope::new(&mut bytes);
         let message = envelope.message();
         let header = libc::CMSG_FIRSTHDR(&raw const message);

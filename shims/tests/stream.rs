@@ -294,12 +294,16 @@ fn waitall_of_a_message_goes_on_in_the_middle_of_a_vector() {
 fn a_blocking_send_sends_everything_to_a_slow_reader() {
     let (client, mut server) = tcp_pair();
     let bytes: Vec<u8> = (0..8 << 20).map(|index: u32| (index % 251) as u8).collect();
+    let (full, is_full) = std::sync::mpsc::channel();
     let reader = thread::spawn(move || {
+        is_full.recv().expect("told");
         let mut all = Vec::new();
         server.read_to_end(&mut all).expect("read");
         all
     });
     let asked = green(|| {
+        // The reader begins when the first part has filled the socket.
+        at_next_wait(move || full.send(()).expect("told"));
         let at = bytes.as_ptr().cast();
         assert_eq!(unsafe { libc::send(client.as_raw_fd(), at, bytes.len(), 0) }, 8 << 20);
         let sent = unsafe { libc::write(client.as_raw_fd(), at, bytes.len()) };
