@@ -10,6 +10,8 @@ use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 use crate::errno::{Errno, answer, kept};
 use crate::fds::{self, Description, Kind};
+use crate::gate::{self, Category};
+use crate::iovecs;
 use crate::real;
 use crate::runtime::{Direction, Runtime};
 use crate::wait::{Retry, Waiting, scheduler};
@@ -205,24 +207,23 @@ unsafe fn receive_from(
 unsafe fn receive_message(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
     let attempt = move |flags| unsafe { try_receive_message(fd, message, flags) };
-    let Some(runtime) = scheduler(fd) else { return attempt(flags) };
-    let result = match waiter(fd, flags) {
+    let result = match scheduler(fd).and_then(|runtime| Some((runtime, waiter(fd, flags)?))) {
         None => attempt(flags),
-        Some(description) => {
+        Some((runtime, description))
+            if flags & libc::MSG_WAITALL != 0 && description.kind().is_stream() =>
+        {
+            // SAFETY: the caller's promise.
+            unsafe { receive_message_all(runtime, fd, description, message, flags) }
+        }
+        Some((runtime, description)) => {
             let wanted = move || {
                 // SAFETY: asked only after the kernel has read the message, so it is readable.
-                unsafe { crate::iovecs::total((*message).msg_iov, (*message).msg_iovlen) }
+                unsafe { iovecs::total((*message).msg_iov, (*message).msg_iovlen) }
             };
-            let all = flags & libc::MSG_WAITALL != 0 && description.kind().is_stream();
-            if all {
-                // SAFETY: the caller's promise.
-                unsafe { receive_message_all(runtime, fd, description, message, flags) }
-            } else {
-                receive_some(runtime, fd, description, flags, wanted, attempt)
-            }
+            receive_some(runtime, fd, description, flags, wanted, attempt)
         }
     };
-    if result.is_ok() {
+    if result.is_ok() && gate::is_patched(Category::Socket) {
         // SAFETY: the kernel has just filled the message.
         unsafe { forget_received(message) };
     }
@@ -318,7 +319,7 @@ fn receive_all(
     part: impl Fn(usize, c_int) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
     let peek = flags & libc::MSG_PEEK != 0;
-    let bytes = bytes.min(crate::iovecs::BYTES_MAX);
+    let bytes = bytes.min(iovecs::BYTES_MAX);
     let mut waiting = Waiting::new(runtime, fd, Direction::Read, description);
     let mut done = 0;
     let failure = loop {
@@ -386,16 +387,15 @@ unsafe fn receive_message_all(
     let (vectors, count, control) =
         unsafe { ((*message).msg_iov, (*message).msg_iovlen, (*message).msg_controllen) };
     // SAFETY: the kernel has read them.
-    let bytes = unsafe { crate::iovecs::total(vectors, count) };
+    let bytes = unsafe { iovecs::total(vectors, count) };
     // The kernel, too, ends the receive at ancillary data.
     if first == 0 || first >= bytes || control != 0 || flags & libc::MSG_PEEK != 0 {
         return Ok(first);
     }
     let rest = receive_all(runtime, fd, description, bytes - first, flags, |done, flags| {
-        let mut room =
-            [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; crate::iovecs::WINDOW];
+        let mut room = [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; iovecs::WINDOW];
         // SAFETY: the kernel has read the vectors, and they are `count`.
-        let filled = unsafe { crate::iovecs::window(vectors, count, first + done, &mut room) };
+        let filled = unsafe { iovecs::window(vectors, count, first + done, &mut room) };
         // SAFETY: all zeroes is a message without name, vectors and ancillary data.
         let mut part: msghdr = unsafe { std::mem::zeroed() };
         part.msg_iov = room.as_mut_ptr();

@@ -44,6 +44,7 @@ fn every_way_of_duplicating_is_told() {
         assert_eq!(failed(libc::dup2(-1, new) as isize), libc::EBADF);
         assert_eq!(failed(libc::dup2(-1, -1) as isize), libc::EBADF);
         assert_eq!(failed(libc::dup3(fd, fd, 0) as isize), libc::EINVAL);
+        assert_eq!(failed(libc::dup3(fd, new, 1) as isize), libc::EINVAL);
         assert_eq!(calls(), []);
         made.iter().for_each(|&new| assert_eq!(libc::close(new), 0));
     });
