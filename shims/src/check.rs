@@ -18,10 +18,10 @@
 //! What no look-up shows: calls inside libc itself, system calls made by hand, and libraries
 //! linked with `-Bsymbolic` to something that has the symbol too.
 
-use std::ffi::CStr;
+use std::ffi::CString;
 use std::fmt;
 
-use crate::{dns, hosts, sync, time};
+use crate::TABLE;
 
 /// Where calls of a symbol end up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,74 +50,20 @@ impl fmt::Display for Binding {
     }
 }
 
-/// What calls `$module::$name`, as the linker and the loader resolved it for this code: the
-/// address that a call through the global offset table goes to. The address of the function by
-/// name would not do, since the compiler may take it for granted.
-macro_rules! resolved {
-    ($module:ident :: $name:ident) => {{
-        let address: usize;
-        // SAFETY: the instructions load an address that the loader has stored, and no more.
-        unsafe {
-            #[cfg(target_arch = "x86_64")]
-            std::arch::asm!("mov {}, qword ptr [rip + {}@GOTPCREL]", out(reg) address,
-                sym $module::$name, options(nostack, pure, readonly, preserves_flags));
-            #[cfg(target_arch = "aarch64")]
-            std::arch::asm!("adrp {0}, :got:{1}", "ldr {0}, [{0}, :got_lo12:{1}]",
-                out(reg) address, sym $module::$name,
-                options(nostack, pure, readonly, preserves_flags));
-        }
-        address
-    }};
-}
-
-/// A function for each of the symbols: what is it called, and where do our own calls of it go?
-macro_rules! symbols {
-    ($($module:ident :: $name:ident,)*) => {
-        &[$((
-            // The name comes from a Rust identifier, so it has no NUL inside.
-            match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                Ok(name) => name,
-                Err(_) => unreachable!(),
-            },
-            || resolved!($module::$name),
-        ),)*]
-    };
-}
-
-/// A symbol, and what its calls in this code resolve to.
-type Symbol = (&'static CStr, fn() -> usize);
-
-/// Every shim. That all are named here also keeps the linker from leaving one out.
-const SYMBOLS: &[Symbol] = symbols![
-    dns::getaddrinfo,
-    dns::getnameinfo,
-    hosts::gethostbyaddr,
-    hosts::gethostbyaddr_r,
-    hosts::gethostbyname,
-    hosts::gethostbyname2,
-    hosts::gethostbyname2_r,
-    hosts::gethostbyname_r,
-    sync::syscall,
-    time::clock_nanosleep,
-    time::nanosleep,
-    time::sched_yield,
-    time::sleep,
-    time::thrd_sleep,
-    time::usleep,
-];
-
 /// Where calls of each shim's symbol end up in this process.
 pub fn bindings() -> impl Iterator<Item = (&'static str, Binding)> {
-    SYMBOLS.iter().map(|&(name, resolved)| {
+    TABLE.iter().map(|symbol| {
+        let name = CString::new(symbol.name).unwrap_or_default();
         // SAFETY: the name is a C string; the default order is that of every library's calls.
         let from_libraries = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) } as usize;
-        let binding = match (is_ours(from_libraries), is_ours(resolved())) {
+        // The table's address is what the loader found for this code: where a symbol can be
+        // overridden, the linker leaves it to the loader, however sure the compiler was.
+        let binding = match (is_ours(from_libraries), is_ours(symbol.shim.get())) {
             (true, true) => Binding::Bound,
             (false, true) => Binding::OwnCodeOnly,
             (_, false) => Binding::NotBound,
         };
-        // A Rust identifier.
-        (name.to_str().unwrap_or_default(), binding)
+        (symbol.name, binding)
     })
 }
 

@@ -32,6 +32,9 @@ static RUNTIME: OnceLock<&'static dyn Runtime> = OnceLock::new();
 /// Hands calls of `categories` to `runtime` from now on, in the whole process. Called again, it
 /// adds categories; the runtime of the first call stays.
 pub fn install(runtime: &'static dyn Runtime, categories: &[Category]) {
+    // Without a use of the table here a linker would find std's undefined symbols in libc: it
+    // takes an object out of this crate's archive only when something before it asks for it.
+    std::hint::black_box(crate::TABLE.as_ptr());
     if RUNTIME.set(runtime).is_ok() {
         crate::futex::follow_forks();
     }
@@ -62,4 +65,10 @@ pub(crate) fn enter(category: Category) -> Result<&'static dyn Runtime, Bypass> 
         None => Ok(runtime),
         Some(reason) => Err(reason),
     }
+}
+
+/// The runtime, whoever is asking: for the few calls that need no park and may be made while
+/// [`enter`] says to pass through.
+pub(crate) fn runtime() -> Option<&'static dyn Runtime> {
+    RUNTIME.get().copied()
 }

@@ -1,6 +1,6 @@
 //! Calls from everywhere end in the shims, and the self-check says so.
 
-mod common;
+mod threads;
 
 use std::ffi::{CString, c_int, c_void};
 use std::fs;
@@ -8,13 +8,13 @@ use std::mem::transmute;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::{Counts, counts, green, patch};
 use greenling_shims::check::{self, Binding};
+use threads::{Counts, counts, green, patch};
 
 const LIBRARY: &str = "
 #include <unistd.h>
 #include <sys/syscall.h>
-int sleep_a_little(void) { return usleep(1); }
+int sleep_a_little(void) { return usleep(100000); }
 int yield_by_sleep(void) { return (int)sleep(0); }
 int pid_by_syscall(void) { return (int)syscall(SYS_getpid); }
 ";

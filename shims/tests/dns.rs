@@ -1,6 +1,6 @@
 //! Look-ups of greenlets, beside the answers of the C library.
 
-mod common;
+mod threads;
 
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::{transmute, zeroed};
@@ -9,9 +9,9 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use common::{Counts, counts, green, patch, script};
 use greenling_shims::runtime::Wake;
 use libc::{addrinfo, c_int, hostent, sockaddr_in, socklen_t};
+use threads::{Counts, counts, green, patch, script};
 
 unsafe extern "C" {
     fn gethostbyname(name: *const c_char) -> *mut hostent;
