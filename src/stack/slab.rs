@@ -15,7 +15,7 @@ use super::slot::{Stack, StackSize, out_of_memory};
 const SLOTS_MIN: usize = 64;
 
 /// The slots of the largest slab: 17 GiB of address space at the default size, so a million stacks
-/// take 24 slabs.
+/// take 26 slabs.
 const SLOTS_MAX: usize = 1 << 16;
 
 /// The largest slab in bytes, which matters for large classes.
