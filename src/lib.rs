@@ -7,6 +7,7 @@ mod hub;
 pub mod monkey;
 mod slab;
 mod stack;
+pub mod sync;
 mod threadpool;
 mod time;
 mod timers;
