@@ -1,10 +1,14 @@
 //! gevent for Rust.
 
+mod dns;
 mod fiber;
 mod greenlet;
 mod hub;
+pub mod io;
+pub mod net;
 mod slab;
 mod stack;
+mod threadpool;
 mod time;
 mod timers;
 mod wait_list;
