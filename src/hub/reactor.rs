@@ -177,7 +177,8 @@ impl Reactor {
         let poll = self.poll.borrow();
         let registry = poll.registry();
         let token = token(fd, entry.generation);
-        let both = Interest::READABLE | Interest::WRITABLE;
+        // Priority, because a read stops short at TCP's urgent mark: see `deliver`.
+        let both = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let mut source = SourceFd(&fd);
         let result = if entry.registered {
             match registry.reregister(&mut source, token, both) {
@@ -314,6 +315,9 @@ fn deliver(event: &Event, entry: &mut Entry, wake: &mut impl FnMut(Ticket, Wake)
             wake(ticket, Wake::Ready);
         }
     }
+    // A read that stops at the urgent mark is short although more is there, and there will be no
+    // other edge (tcp(7)).
+    entry.read.sticky |= event.is_priority();
     let write_closed = event.is_write_closed() || error;
     if event.is_writable() || write_closed {
         entry.write.ready = true;
