@@ -95,7 +95,7 @@ impl Hub {
             job();
             return Wake::Ready;
         }
-        let waiter = Arc::new(Waiter { state: Mutex::new(Waiting::Until(self.remote_ticket())) });
+        let waiter = Arc::new(Waiter { state: Mutex::new(Waiting::Nobody) });
         let done = Done(Arc::clone(&waiter));
         submit(Box::new(move || {
             let _done = done;
@@ -116,12 +116,12 @@ struct Waiter {
 
 /// The state of a [`Waiter`].
 enum Waiting {
-    /// The park to end when the job has run. Set before each park.
+    /// Nobody waits: not yet, or not any more because of a kill or a timeout. The first state.
+    Nobody,
+    /// The park to end when the job has run. Set by the greenlet before each park.
     Until(RemoteTicket),
     /// The job has run. Set by the job, never left.
     Done,
-    /// The greenlet was killed or has timed out. Set by it, left when the job is done.
-    Nobody,
 }
 
 impl Waiter {
@@ -173,11 +173,11 @@ fn submit(job: Job) {
         state = lock(&pool.state);
         state.threads -= 1;
         if state.threads == 0 {
-            // The one that was just pushed is the last, and nobody else can have taken it.
-            let job = state.queue.pop_back();
-            drop(state);
-            if let Some(job) = job {
+            // All of them, because others may have counted on the thread that was to be.
+            while let Some(job) = state.queue.pop_front() {
+                drop(state);
                 run_job(job);
+                state = lock(&pool.state);
             }
             return;
         }
@@ -297,5 +297,121 @@ impl Drop for SignalsBlocked {
         unsafe {
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut())
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::{THREADS_MAX, run};
+    use crate::{GreenletError, joinall, spawn, with_timeout, yield_now};
+
+    #[test]
+    fn others_run_while_a_job_blocks() {
+        let (sender, receiver) = channel();
+        let blocked = spawn(move || run(move || receiver.recv().unwrap()).unwrap());
+        yield_now();
+        assert!(!blocked.is_finished());
+        sender.send(7).unwrap();
+        assert_eq!(blocked.get().unwrap(), 7);
+    }
+
+    #[test]
+    fn jobs_run_on_named_threads_with_signals_blocked() {
+        let (name, blocked) = run(|| {
+            let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+            // SAFETY: with these arguments pthread_sigmask only fills the old mask.
+            let blocked = unsafe {
+                libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), mask.as_mut_ptr());
+                libc::sigismember(mask.as_ptr(), libc::SIGTERM)
+            };
+            (thread::current().name().map(str::to_owned), blocked)
+        })
+        .unwrap();
+        assert!(name.unwrap().starts_with("greenling-pool-"));
+        assert_eq!(blocked, 1);
+    }
+
+    #[test]
+    fn a_panic_comes_back_and_the_pool_goes_on() {
+        for _ in 0..3 {
+            let panic = catch_unwind(|| run(|| panic!("on purpose"))).unwrap_err();
+            assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
+        }
+        assert_eq!(run(|| 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_killed_caller_unwinds_and_the_job_runs_to_its_end() {
+        let (start, may_start) = channel::<()>();
+        let (finish, finished) = channel();
+        let victim = spawn(move || {
+            run(move || {
+                may_start.recv().unwrap();
+                finish.send(()).unwrap();
+            })
+        });
+        yield_now();
+        victim.kill();
+        assert!(matches!(victim.get(), Err(GreenletError::Killed)));
+        start.send(()).unwrap();
+        finished.recv().unwrap();
+    }
+
+    #[test]
+    fn a_timeout_ends_the_wait() {
+        let (sender, receiver) = channel::<()>();
+        let waited = with_timeout(Duration::from_millis(5), || run(move || receiver.recv()));
+        assert!(waited.is_err());
+        drop(sender);
+        assert_eq!(run(|| 7).unwrap(), 7);
+    }
+
+    #[test]
+    fn more_jobs_than_threads_are_all_done() {
+        let jobs: Vec<_> = (0..THREADS_MAX * 3)
+            .map(|_| spawn(|| run(|| thread::sleep(Duration::from_millis(2))).unwrap()))
+            .collect();
+        joinall(&jobs);
+        assert!(jobs.iter().all(|job| job.is_finished()));
+    }
+
+    #[test]
+    fn a_panicking_thread_does_the_job_itself() {
+        struct OnDrop;
+        impl Drop for OnDrop {
+            fn drop(&mut self) {
+                let here = thread::current().id();
+                assert_eq!(run(|| thread::current().id()).unwrap(), here);
+            }
+        }
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _on_drop = OnDrop;
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err());
+    }
+
+    #[test]
+    fn a_forked_child_has_a_pool_of_its_own() {
+        run(|| ()).unwrap();
+        // SAFETY: the child calls only what needs none of the parent's other threads, and leaves
+        // by _exit.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let (sender, receiver) = channel();
+            super::submit(Box::new(move || drop(sender.send(7))));
+            let done = receiver.recv_timeout(Duration::from_secs(30)) == Ok(7);
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(if done { 0 } else { 1 }) };
+        }
+        let mut status = -1;
+        // SAFETY: the pointer is to a live int.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0);
     }
 }

@@ -159,6 +159,11 @@ impl Reactor {
         }
         let mut entries = self.entries.borrow_mut();
         if entries.len() <= fd as usize {
+            // The table must not grow for a number that is nobody's, which may be any.
+            // SAFETY: no pointers are passed.
+            if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
             entries.resize_with(fd as usize + 1, Entry::new);
         }
         let entry = &mut entries[fd as usize];

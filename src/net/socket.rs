@@ -33,6 +33,8 @@ struct Options {
     write_timeout: Cell<Option<Duration>>,
     /// `O_NONBLOCK`: do not wait at all.
     nonblocking: Cell<bool>,
+    /// Whether a datagram socket has been shut down for reading; see [`Socket::end_if_shut`].
+    read_shut: Cell<bool>,
 }
 
 impl Options {
@@ -121,6 +123,26 @@ impl<S: AsRawFd> Socket<S> {
     /// Whether operations fail with `EAGAIN` instead of waiting.
     pub(super) fn set_nonblocking(&self, nonblocking: bool) {
         self.options().nonblocking.set(nonblocking);
+    }
+
+    /// Notes that a datagram socket has been shut down for reading.
+    pub(super) fn shut_read(&self) {
+        self.options().read_shut.set(true);
+    }
+
+    /// The end, if a receive found nothing because a datagram socket is shut down for reading. The
+    /// kernel tells that to blocking sockets only: a nonblocking one is told `EAGAIN` for ever.
+    pub(super) fn end_if_shut<R>(&self, received: io::Result<R>) -> io::Result<Option<R>> {
+        match (received, self.options.get()) {
+            (Err(error), Some(options))
+                if error.kind() == io::ErrorKind::WouldBlock
+                    && options.read_shut.get()
+                    && !options.nonblocking.get() =>
+            {
+                Ok(None)
+            }
+            (received, _) => received.map(Some),
+        }
     }
 
     /// Another owner of the same open file description, made by `duplicate` from std's socket.

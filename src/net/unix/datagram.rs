@@ -132,7 +132,13 @@ impl UnixDatagram {
     ///
     /// A kill point.
     pub fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.socket.attempt(Direction::Read, |inner| inner.recv_from(buf))
+        let received = self
+            .socket
+            .attempt(Direction::Read, |inner| self.socket.end_if_shut(inner.recv_from(buf)))?;
+        match received {
+            Some(received) => Ok(received),
+            None => Ok((0, SocketAddr::from_pathname("")?)),
+        }
     }
 
     /// Waits for a datagram. What does not fit is cut off. See
@@ -146,7 +152,10 @@ impl UnixDatagram {
     ///
     /// A kill point.
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.socket.attempt(Direction::Read, |inner| receive(inner, buf))
+        let received = self
+            .socket
+            .attempt(Direction::Read, |inner| self.socket.end_if_shut(receive(inner, buf)))?;
+        Ok(received.unwrap_or(0))
     }
 
     /// Sends a datagram to the socket at `path`. See
@@ -202,7 +211,11 @@ impl UnixDatagram {
     ///
     /// As std's.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.socket.inner().shutdown(how)
+        self.socket.inner().shutdown(how)?;
+        if how != Shutdown::Write {
+            self.socket.shut_read();
+        }
+        Ok(())
     }
 
     socket_methods!(UnixDatagram, std::os::unix::net::UnixDatagram);
