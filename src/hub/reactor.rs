@@ -35,6 +35,9 @@ const INTERNAL: Token = Token(usize::MAX);
 /// How many events one poll takes at the most.
 const EVENTS_MAX: usize = 1024;
 
+/// By how much the table of fds grows without a look whether the fd is open at all.
+const GROWTH_MAX: usize = 1024;
+
 /// How an fd's owner treats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
@@ -159,9 +162,10 @@ impl Reactor {
         }
         let mut entries = self.entries.borrow_mut();
         if entries.len() <= fd as usize {
-            // The table must not grow for a number that is nobody's, which may be any.
+            // The table must not grow to any size for a number that is nobody's.
+            let far = fd as usize - entries.len() > GROWTH_MAX;
             // SAFETY: no pointers are passed.
-            if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+            if far && unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
                 return Err(io::Error::last_os_error());
             }
             entries.resize_with(fd as usize + 1, Entry::new);

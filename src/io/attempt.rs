@@ -37,22 +37,22 @@ pub(crate) fn attempt<R>(
         give_others_a_turn(hub)?;
     }
     let mut patience = Patience { timeout, deadline: None };
-    if !hub.reactor.worth_trying(fd, direction) {
-        patience.wait(hub, fd, direction)?;
-    }
+    let mut worth_trying = hub.reactor.worth_trying(fd, direction);
     loop {
-        match operation() {
-            Ok(result) => {
-                if drained(&result) {
-                    hub.reactor.drained(fd, direction);
+        if worth_trying {
+            match operation() {
+                Ok(result) => {
+                    if drained(&result) {
+                        hub.reactor.drained(fd, direction);
+                    }
+                    return Ok(result);
                 }
-                return Ok(result);
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                patience.wait(hub, fd, direction)?;
-            }
-            Err(error) => return Err(error),
         }
+        patience.wait(hub, fd, direction)?;
+        worth_trying = true;
     }
 }
 
@@ -104,6 +104,7 @@ struct Patience {
 
 impl Patience {
     /// Waits for an edge of `fd` that comes after now.
+    #[inline]
     fn wait(&mut self, hub: &Hub, fd: RawFd, direction: Direction) -> io::Result<()> {
         if let Some(timeout) = self.timeout
             && self.deadline.is_none()

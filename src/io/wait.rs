@@ -74,6 +74,7 @@ fn wait_for(fd: BorrowedFd<'_>, direction: Direction, deadline: Option<Instant>)
 
 /// Suspends the greenlet until an edge of `fd` that comes after now. False if `deadline` passed.
 /// Kills and expired timeouts unwind.
+#[inline]
 pub(crate) fn wait(
     hub: &Hub,
     fd: RawFd,
@@ -83,6 +84,20 @@ pub(crate) fn wait(
 ) -> io::Result<bool> {
     match hub.wait_fd(fd, direction, trust, deadline) {
         Wake::Ready => Ok(true),
+        wake => ended(hub, fd, direction, deadline, wake),
+    }
+}
+
+/// What it means that a wait has ended with something else than readiness.
+#[cold]
+fn ended(
+    hub: &Hub,
+    fd: RawFd,
+    direction: Direction,
+    deadline: Option<Instant>,
+    wake: Wake,
+) -> io::Result<bool> {
+    match wake {
         Wake::TimedOut => Ok(false),
         Wake::Closed => Err(io::Error::from_raw_os_error(libc::EBADF)),
         Wake::Unpollable => block(fd, direction, deadline),
