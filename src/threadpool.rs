@@ -404,7 +404,7 @@ mod tests {
         let child = unsafe { libc::fork() };
         if child == 0 {
             let (sender, receiver) = channel();
-            super::submit(Box::new(move || drop(sender.send(7))));
+            super::submit(Box::new(move || sender.send(7).unwrap()));
             let done = receiver.recv_timeout(Duration::from_secs(30)) == Ok(7);
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(if done { 0 } else { 1 }) };

@@ -30,7 +30,7 @@ fn addresses_in_digits_are_taken_as_they_are() {
     let v4: SocketAddr = "1.2.3.4:5".parse().unwrap();
     assert_eq!(addresses("1.2.3.4:5"), [v4]);
     assert_eq!(addresses(("1.2.3.4", 5)), [v4]);
-    assert_eq!(addresses(&String::from("1.2.3.4:5")), [v4]);
+    assert_eq!(addresses(String::from("1.2.3.4:5")), [v4]);
     assert_eq!(addresses(v4), [v4]);
     assert_eq!(addresses((v4.ip(), 5)), [v4]);
     assert_eq!(addresses(&[v4, v4][..]), [v4, v4]);
