@@ -125,8 +125,14 @@ enum Waiting {
 }
 
 impl Waiter {
-    /// Parks the greenlet until the job has run.
+    /// Suspends the greenlet until the job has run.
     fn wait(&self, hub: &Hub) -> Wake {
+        if matches!(*lock(&self.state), Waiting::Done) {
+            // So soon that there is nothing to wait for. The others get their turn all the same:
+            // a greenlet that has one quick job after the other must not hold the hub.
+            hub.yield_now();
+            return Wake::Ready;
+        }
         loop {
             match &mut *lock(&self.state) {
                 Waiting::Done => return Wake::Ready,
