@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -334,6 +335,45 @@ fn conversions_from_and_to_std_keep_what_was_set() {
     sleep(SHORT);
     server.write_all(b"!").unwrap();
     assert_eq!(reader.join().unwrap(), 1);
+}
+
+#[test]
+fn conversions_from_and_to_fds() {
+    let (client, mut server) = pair();
+    let fd = client.into_raw_fd();
+    // SAFETY: the fd was given away in the line before.
+    let client = unsafe { TcpStream::from_raw_fd(fd) };
+    assert_eq!(client.as_raw_fd(), fd);
+    let mut client = TcpStream::from(OwnedFd::from(client));
+    server.write_all(b"!").unwrap();
+    assert_eq!(client.read(&mut [0; 9]).unwrap(), 1);
+}
+
+#[test]
+fn sockets_of_several_threads_talk_to_each_other() {
+    let (listener, address) = listen();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let greenlets: Vec<_> = (0..10)
+                    .map(|_| {
+                        spawn(move || {
+                            let mut stream = TcpStream::connect(address).unwrap();
+                            for _ in 0..50 {
+                                stream.write_all(b"ping").unwrap();
+                                stream.read_exact(&mut [0; 4]).unwrap();
+                            }
+                        })
+                    })
+                    .collect();
+                greenlets.into_iter().for_each(|greenlet| greenlet.get().unwrap());
+            })
+        })
+        .collect();
+    let echoes: Vec<_> =
+        listener.incoming().take(40).map(|s| s.unwrap()).map(|s| spawn(|| echo(s))).collect();
+    joinall(&echoes);
+    clients.into_iter().for_each(|client| client.join().unwrap());
 }
 
 #[test]
