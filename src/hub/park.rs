@@ -218,16 +218,14 @@ impl Hub {
         if generation != greenlet.generation.get() {
             return;
         }
-        match greenlet.state.get() {
-            State::Parked => {
-                greenlet.generation.set(generation.wrapping_add(1));
-                greenlet.wake.set(wake);
-                greenlet.state.set(State::Ready);
-                queue.push(greenlet);
-            }
+        if greenlet.state.get() == State::Parked {
+            greenlet.generation.set(generation.wrapping_add(1));
+            greenlet.wake.set(wake);
+            greenlet.state.set(State::Ready);
+            queue.push(greenlet);
+        } else if !greenlet.is_finished() {
             // The wake-up has overtaken the park: the park will return at once.
-            State::Running | State::Ready => greenlet.set_pending(pending::UNPARK, true),
-            State::Unstarted | State::Finished => {}
+            greenlet.set_pending(pending::UNPARK, true);
         }
     }
 
