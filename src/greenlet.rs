@@ -256,6 +256,20 @@ impl<T> Greenlet<T> {
     }
 }
 
+impl<T> Drop for Greenlet<T> {
+    /// Sees to it that the result is dropped on a greenlet's stack, here or on the greenlet's own.
+    /// The hub may be the one that gives up the last reference.
+    fn drop(&mut self) {
+        let record = &self.greenlet.record;
+        if !record.is_finished() {
+            record.detached.set(true);
+        } else if !record.is_last() {
+            // SAFETY: as in `get`.
+            drop(unsafe { record.take::<Option<Result<T, GreenletError>>>() });
+        }
+    }
+}
+
 impl<T> std::ops::Deref for Greenlet<T> {
     type Target = GreenletRef;
 
@@ -500,12 +514,17 @@ impl<F: FnOnce() -> T, T> Task<F, T> {
             Stage::Unstarted(f) => f,
             _ => unreachable!("a greenlet runs once"),
         };
-        let result = catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
-            // SAFETY: the record is alive while its greenlet runs.
-            failure(payload, unsafe { record.as_ref() })
-        });
+        // SAFETY: the record is alive while its greenlet runs.
+        let task = unsafe { record.as_ref() };
+        let result = catch_unwind(AssertUnwindSafe(f)).map_err(|payload| failure(payload, task));
+        let stage = if task.detached.get() {
+            discard(result, task);
+            Stage::Taken
+        } else {
+            Stage::Finished(result)
+        };
         // SAFETY: as above.
-        unsafe { *Self::stage(record) = Stage::Finished(result) };
+        unsafe { *Self::stage(record) = stage };
     }
 
     unsafe fn cancel(record: NonNull<Record>) {
@@ -548,6 +567,16 @@ fn failure(payload: Box<dyn Any + Send>, record: &Record) -> GreenletError {
         record.spawned_at
     );
     GreenletError::Panicked(payload)
+}
+
+/// Drops the result of a greenlet without a handle, on its own stack: the destructor may block,
+/// which the hub must not, and may panic.
+#[cold]
+fn discard<T>(result: Result<T, GreenletError>, record: &Record) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(result))) {
+        // The payload's destructor may panic, too.
+        std::mem::forget(failure(payload, record));
+    }
 }
 
 /// Makes a greenlet and hands it to the hub.

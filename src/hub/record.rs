@@ -97,6 +97,8 @@ pub(crate) struct Record {
     pub(crate) killed: Cell<bool>,
     /// Whether a timeout in `extras` has expired. Cleared when its `with_timeout` returns.
     pub(crate) expired: Cell<bool>,
+    /// Whether the typed handle is gone, so that nobody will take the result.
+    pub(crate) detached: Cell<bool>,
     /// How many shields are open: while there are any, kills and timeouts stay pending.
     pub(crate) shields: Cell<u8>,
     /// Names the greenlet as long as the hub lives. The hub's table of live greenlets holds it
@@ -151,6 +153,7 @@ impl Record {
             interruptible: Cell::new(false),
             killed: Cell::new(false),
             expired: Cell::new(false),
+            detached: Cell::new(false),
             shields: Cell::new(0),
             id: Cell::new(Id::from_u64(0)),
             next: Cell::new(None),
@@ -233,6 +236,12 @@ impl RecordRef {
     #[inline]
     pub(crate) fn is(&self, other: &RecordRef) -> bool {
         self.0 == other.0
+    }
+
+    /// Whether there is no other reference.
+    #[inline]
+    pub(crate) fn is_last(&self) -> bool {
+        self.references.get() == 1
     }
 
     /// Runs the greenlet's function on the current stack, to its end.
