@@ -5,7 +5,7 @@
 //! are foreign frames below it. A kill stays pending for ever, a timeout until its `with_timeout`
 //! returns.
 
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 use crate::hub::core::Hub;
@@ -82,8 +82,11 @@ impl Hub {
                 // greenlet that can't be run or cancelled any more.
                 greenlet.state.set(State::Finished);
                 // SAFETY: the state was Unstarted, so the function was neither run nor dropped.
-                unsafe { greenlet.cancel() };
+                let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { greenlet.cancel() }));
                 self.finish(greenlet);
+                if let Err(payload) = dropped {
+                    resume_unwind(payload);
+                }
             }
             State::Running | State::Ready | State::Parked => {
                 greenlet.killed.set(true);
