@@ -81,6 +81,10 @@ impl Hub {
                 // Finished before the function is dropped, so that code run by the drop sees a
                 // greenlet that can't be run or cancelled any more.
                 greenlet.state.set(State::Finished);
+                if let Some(start) = greenlet.extras(|extras| extras.start).flatten() {
+                    let due = self.timers.borrow_mut().cancel(start);
+                    drop(due);
+                }
                 // SAFETY: the state was Unstarted, so the function was neither run nor dropped.
                 let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { greenlet.cancel() }));
                 self.finish(greenlet);

@@ -29,6 +29,7 @@ use crate::hub::park::Ticket;
 use crate::hub::reason::Reason;
 use crate::slab::Id;
 use crate::stack::StackSize;
+use crate::timers::TimerKey;
 use crate::wait_list::WaitList;
 
 /// Where a greenlet is in its life.
@@ -131,6 +132,8 @@ pub(crate) struct Extras {
     pub(crate) name: Option<Box<str>>,
     /// The stack size asked for by `Builder::stack_size`.
     pub(crate) stack_size: Option<StackSize>,
+    /// The timer of a `spawn_later`. Stale once the greenlet has started.
+    pub(crate) start: Option<TimerKey>,
     /// The open `with_timeout`s, outermost first.
     pub(crate) timeouts: Vec<Timeout>,
     /// Makes the numbers of `timeouts` unique.
