@@ -319,8 +319,9 @@ impl GreenletRef {
 
     /// Waits for the greenlet to end, or for `deadline`.
     fn join_until(&self, deadline: Option<Instant>) {
-        let hub = hub();
+        // A handle may outlive its hub.
         while !self.record.is_finished() {
+            let hub = hub();
             let ticket = hub.ticket();
             self.record.joiners.borrow_mut().push(ticket.clone());
             let reason = Reason::Join(self.id().0);
@@ -351,6 +352,9 @@ impl GreenletRef {
     /// A kill point itself; the greenlet that is being killed dies all the same.
     pub fn kill(&self) {
         self.kill_nowait();
+        if self.is_finished() {
+            return;
+        }
         if std::ptr::eq(&raw const *self.record, hub().me()) {
             hub().unwind(Wake::Killed);
         } else {
@@ -365,6 +369,9 @@ impl GreenletRef {
     ///
     /// If the greenlet is a main greenlet.
     pub fn kill_nowait(&self) {
+        if self.is_finished() {
+            return;
+        }
         assert!(!self.record.is(&hub().main), "the main greenlet can't be killed");
         hub().kill(&self.record);
     }
