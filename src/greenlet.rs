@@ -337,7 +337,8 @@ impl GreenletRef {
     /// Kills the greenlet and waits until it is dead: at its next blocking call (its kill point)
     /// it unwinds, so that destructors run, and its result is [`GreenletError::Killed`]. One that
     /// has not started never runs. One that has ended stays as it is. Killing oneself unwinds at
-    /// once.
+    /// once. A destructor that kills while its own greenlet unwinds doesn't wait: no other
+    /// greenlet may run before the unwinding is over.
     ///
     /// In a call of the standard library that was [patched](crate::monkey), the greenlet does not
     /// unwind, because there may be foreign frames on its stack: the call fails with `ECANCELED`
@@ -357,7 +358,7 @@ impl GreenletRef {
         }
         if std::ptr::eq(&raw const *self.record, hub().me()) {
             hub().unwind(Wake::Killed);
-        } else {
+        } else if !std::thread::panicking() {
             self.join();
         }
     }
