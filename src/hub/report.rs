@@ -19,7 +19,9 @@ const LAST_RESUMES: usize = 64;
 macro_rules! report {
     ($($arg:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "greenling: {}", format_args!($($arg)*));
+        // In one piece, so that what others write does not come in between.
+        let line = format!("greenling: {}\n", format_args!($($arg)*));
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }};
 }
 
