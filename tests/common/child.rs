@@ -3,6 +3,8 @@
 //! The test binary is run again with [`CASE`] set, and only the test named `child`, which looks
 //! for [`case`] and does nothing if there is none.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 

@@ -1,5 +1,7 @@
 //! What the greenlets of a test have noted, in order.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::cell::RefCell;
 use std::rc::Rc;
 
