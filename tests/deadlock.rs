@@ -152,7 +152,7 @@ fn no_false_alarm_while_a_timer_is_set() {
 fn no_false_alarm_while_an_fd_is_waited_for() {
     on_thread(|| {
         let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut reader = UnixStream::try_from(reader).unwrap();
+        let mut reader = UnixStream::from(reader);
         let closer = std::thread::spawn(move || {
             std::thread::sleep(SHORT);
             drop(writer);

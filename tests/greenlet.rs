@@ -86,10 +86,10 @@ fn get_passes_a_panics_payload_on() {
 #[test]
 fn errors_say_what_happened() {
     let texts = |error: GreenletError| (format!("{error}"), format!("{error:?}"));
-    let panicked = texts(spawn(|| panic!("no {}", "luck")).get().map(|()| ()).unwrap_err());
+    let panicked = texts(spawn(|| panic!("no {}", "luck")).get().unwrap_err());
     assert_eq!(panicked.0, "the greenlet panicked: no luck");
     assert_eq!(panicked.1, r#"Panicked("no luck")"#);
-    let other = texts(spawn(|| panic_any(7)).get().map(|()| ()).unwrap_err());
+    let other = texts(spawn(|| panic_any(7)).get().unwrap_err());
     assert_eq!(other.0, "the greenlet panicked: (a payload that is no string)");
     let greenlet = spawn(|| ());
     greenlet.kill();
@@ -122,7 +122,7 @@ fn a_panic_takes_nobody_else_down() {
     panicking.join(); // Joining is not failing.
     joinall(&neighbours);
     assert_eq!(trace.text(), "0 1 2 unwound");
-    let Err(GreenletError::Panicked(_)) = panicking.get().map(|()| ()) else { panic!() };
+    let Err(GreenletError::Panicked(_)) = panicking.get() else { panic!() };
     assert_eq!(spawn(|| 1).get().unwrap(), 1);
 }
 
@@ -132,7 +132,8 @@ fn a_panic_is_reported_once_and_names_the_greenlet() {
     let lines: Vec<_> = child.stderr.lines().filter(|line| line.contains("panic")).collect();
     assert_eq!(lines.len(), 2, "{}", child.stderr);
     assert!(lines[0].contains("panicked at tests/greenlet.rs:"), "{}", child.stderr);
-    let ours = "greenling: that panic ended greenlet 'unlucky' (id 1), spawned at tests/greenlet.rs:";
+    let ours =
+        "greenling: that panic ended greenlet 'unlucky' (id 1), spawned at tests/greenlet.rs:";
     assert!(lines[1].starts_with(ours), "{}", child.stderr);
     assert_eq!(child.stderr.matches("no luck").count(), 1, "{}", child.stderr);
 }
@@ -300,7 +301,7 @@ fn a_delay_beyond_the_clock_never_ends() {
 #[test]
 fn names_ids_and_places() {
     let line = line!() + 1;
-    let first = spawn(|| getcurrent());
+    let first = spawn(getcurrent);
     let named = Builder::new().name(String::from("resolver")).spawn(|| ()).unwrap();
     let later = spawn_later(Duration::ZERO, || ());
     assert_eq!(named.name(), "resolver");
@@ -342,9 +343,9 @@ fn locals_and_the_stack_are_a_greenlets_own() {
         .map(|n| {
             spawn(move || {
                 let mut local = black_box([n; 100]);
-                for round in 0..10 {
+                for number in local.iter_mut().take(10) {
                     yield_now();
-                    local[round] += 1;
+                    *number += 1;
                 }
                 local.iter().sum::<u64>()
             })
@@ -400,7 +401,7 @@ fn child() {
         Some("panic") => std::thread::spawn(|| {
             let unlucky = Builder::new().name("unlucky").spawn(|| panic!("no luck")).unwrap();
             unlucky.join();
-            assert!(unlucky.get().map(|()| ()).is_err());
+            assert!(unlucky.get().is_err());
         })
         .join()
         .unwrap(),

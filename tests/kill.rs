@@ -53,8 +53,16 @@ fn every_blocking_call_is_a_kill_point() {
     let another = sleeper.clone();
     unwinds(|| sleep(LONG));
     unwinds(|| sleep(Duration::MAX));
-    unwinds(|| loop { yield_now() });
-    unwinds(|| loop { sleep(Duration::ZERO) });
+    unwinds(|| {
+        loop {
+            yield_now()
+        }
+    });
+    unwinds(|| {
+        loop {
+            sleep(Duration::ZERO)
+        }
+    });
     unwinds(move || another.join());
     let another = sleeper.clone();
     unwinds(move || _ = another.join_timeout(LONG));

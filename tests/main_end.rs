@@ -111,7 +111,13 @@ fn run(case: &str) {
         }
         "undead" => {
             let undead = greenling::Builder::new().name("undead");
-            undead.spawn(|| loop { _ = catch_unwind(|| sleep(LONG)) }).unwrap();
+            undead
+                .spawn(|| {
+                    loop {
+                        _ = catch_unwind(|| sleep(LONG))
+                    }
+                })
+                .unwrap();
             yield_now();
         }
         other => panic!("no such case: {other}"),

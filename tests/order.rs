@@ -225,7 +225,8 @@ fn a_greenlet_that_only_yields_does_not_starve_the_timers() {
     let start = Instant::now();
     sleep(TICK);
     assert!(with_timeout(TICK, || sleep(Duration::from_secs(60))).is_err());
-    let (later, timed) = (spawn_later(TICK, || 1), spawn(|| with_timeout(TICK, || sleep(TICK * 999))));
+    let (later, timed) =
+        (spawn_later(TICK, || 1), spawn(|| with_timeout(TICK, || sleep(TICK * 999))));
     assert_eq!(later.get().unwrap(), 1);
     assert!(timed.get().unwrap().is_err());
     assert!(start.elapsed() < Duration::from_secs(10));
@@ -234,8 +235,19 @@ fn a_greenlet_that_only_yields_does_not_starve_the_timers() {
 
 #[test]
 fn yielding_in_a_timeout_ends() {
-    assert!(with_timeout(TICK, || loop { yield_now() }).is_err());
-    let inner = spawn(|| with_timeout(TICK, || loop { yield_now() }));
+    assert!(
+        with_timeout(TICK, || loop {
+            yield_now()
+        })
+        .is_err()
+    );
+    let inner = spawn(|| {
+        with_timeout(TICK, || {
+            loop {
+                yield_now()
+            }
+        })
+    });
     assert!(inner.get().unwrap().is_err());
 }
 

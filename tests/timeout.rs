@@ -151,7 +151,7 @@ fn swallowing_an_outer_expiry_in_an_inner_timeout() {
             yield_now();
             unreachable!("the outer one is still pending");
         });
-        assert!(outer.map(|()| ()).is_err());
+        assert!(outer.is_err());
     });
 }
 
@@ -206,7 +206,7 @@ fn huge_durations_never_expire() {
 #[test]
 fn panics_pass_through() {
     everywhere(|| {
-        let panicked = catch_unwind(|| with_timeout(LONG, || panic_any(7)).map(|()| ()));
+        let panicked = catch_unwind(|| with_timeout(LONG, || panic_any(7)));
         assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&7));
         // Also one that replaces the expiry.
         let panicked = catch_unwind(|| {
@@ -214,7 +214,6 @@ fn panics_pass_through() {
                 let _ = catch_unwind(|| sleep(LONG));
                 panic_any(8)
             })
-            .map(|()| ())
         });
         assert_eq!(panicked.unwrap_err().downcast_ref(), Some(&8));
         sleep(SHORT);
@@ -288,9 +287,12 @@ fn a_destructor_may_use_a_timeout_while_it_unwinds() {
     }
     let waited = Rc::new(Cell::new(false));
     let waits = Waits(waited.clone());
-    let outcome = with_timeout(SHORT, AssertUnwindSafe(move || {
-        let _waits = waits;
-        sleep(LONG);
-    }));
+    let outcome = with_timeout(
+        SHORT,
+        AssertUnwindSafe(move || {
+            let _waits = waits;
+            sleep(LONG);
+        }),
+    );
     assert!(outcome.is_err() && waited.get());
 }
