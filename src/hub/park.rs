@@ -84,6 +84,8 @@ impl Hub {
         let generation = me.generation.get();
         if kill == Kill::Delivered && me.is_interrupted() {
             me.generation.set(generation.wrapping_add(1));
+            // It was meant for this park, which is over.
+            me.unparked_early.set(false);
             // One that ignores its kill must not keep the CPU: it takes its turn before it fails.
             self.yield_now();
             return self.interruption(me);
