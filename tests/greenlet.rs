@@ -263,20 +263,20 @@ fn join_timeout_says_whether_the_greenlet_has_ended() {
     // Many that time out leave those in order that do not.
     let greenlet = spawn(|| sleep(LONG)).clone();
     let trace = Trace::default();
-    let joiners: Vec<_> = (0..100)
-        .map(|n| {
-            let (greenlet, trace) = (greenlet.clone(), trace.clone());
-            let timeout = if n % 10 == 0 { LONG } else { Duration::from_millis(1) };
-            spawn(move || {
-                if greenlet.join_timeout(timeout) {
-                    trace.note(n.to_string());
-                }
-            })
+    let joiner = |n: u32| {
+        let (greenlet, trace) = (greenlet.clone(), trace.clone());
+        let timeout = if n.is_multiple_of(10) { LONG } else { Duration::from_millis(1) };
+        spawn(move || {
+            if greenlet.join_timeout(timeout) {
+                trace.note(n.to_string());
+            }
         })
-        .collect();
-    sleep(Duration::from_millis(5));
+    };
+    let (patient, hasty): (Vec<_>, Vec<_>) =
+        (0..100).map(|n| (n, joiner(n))).partition(|(n, _)| n.is_multiple_of(10));
+    hasty.iter().for_each(|(_, joiner)| joiner.join());
     greenlet.kill();
-    joinall(&joiners);
+    patient.iter().for_each(|(_, joiner)| joiner.join());
     assert_eq!(trace.text(), "0 10 20 30 40 50 60 70 80 90");
 }
 

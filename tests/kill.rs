@@ -369,7 +369,7 @@ fn a_destructor_may_kill_while_it_unwinds() {
     let inner_ref = inner.clone();
     let noted = trace.clone();
     let outer = spawn(move || {
-        let _unstarted = KillsOnDrop(spawn(|| unreachable!("killed before it runs")));
+        let _unstarted = KillsOnDrop(spawn_later(LONG, || unreachable!("killed before")));
         let _inner = KillsOnDrop(inner);
         let _noted = noted.on_drop("outer");
         with_timeout(LONG, || sleep(LONG))

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use greenling::net::unix::UnixStream;
-use greenling::{joinall, sleep, spawn, spawn_later, with_timeout, yield_now};
+use greenling::{Greenlet, joinall, sleep, spawn, spawn_later, with_timeout, yield_now};
 use trace::Trace;
 
 /// Long enough for deadlines to differ, short enough for a test.
@@ -163,11 +163,23 @@ fn equal_deadlines_are_first_in_first_out() {
     assert_eq!(trace.text(), expected.join(" "));
 }
 
+/// Arms timers of `TICK` times 3, 1, 4 and 2, each of which notes its number, and sees to it that
+/// the machine was not so busy meanwhile that their order is another one.
+fn armed(arm: impl Fn(u32, Trace) -> Greenlet<()>) -> (Vec<Greenlet<()>>, Trace) {
+    loop {
+        let (start, trace) = (Instant::now(), Trace::default());
+        let greenlets: Vec<_> = [3, 1, 4, 2].into_iter().map(|n| arm(n, trace.clone())).collect();
+        yield_now();
+        if start.elapsed() < TICK {
+            return (greenlets, trace);
+        }
+        greenlets.iter().for_each(|greenlet| greenlet.kill());
+    }
+}
+
 #[test]
 fn distinct_deadlines_fire_in_their_order() {
-    let trace = Trace::default();
-    let greenlets = [3, 1, 4, 2].map(|n| {
-        let trace = trace.clone();
+    let (greenlets, trace) = armed(|n, trace| {
         spawn(move || {
             sleep(TICK * n);
             trace.note(n.to_string());
@@ -179,11 +191,8 @@ fn distinct_deadlines_fire_in_their_order() {
 
 #[test]
 fn overdue_deadlines_still_fire_in_their_order() {
-    let trace = Trace::default();
-    let greenlets = [3, 1, 4, 2].map(|n| {
-        let trace = trace.clone();
-        spawn_later(TICK * n, move || trace.note(n.to_string()))
-    });
+    let (greenlets, trace) =
+        armed(|n, trace| spawn_later(TICK * n, move || trace.note(n.to_string())));
     std::thread::sleep(TICK * 5);
     joinall(&greenlets);
     assert_eq!(trace.text(), "1 2 3 4");
