@@ -160,7 +160,9 @@ impl Hub {
             None => self.ready.push(greenlet),
             Some(start) => {
                 let start = self.nanos(start);
-                self.timers.borrow_mut().insert(start, Due::Start(greenlet));
+                let due = Due::Start(greenlet.clone());
+                let timer = self.timers.borrow_mut().insert(start, due);
+                greenlet.extras_mut(|extras| extras.start = Some(timer));
             }
         }
     }

@@ -381,6 +381,13 @@ impl Reactor {
         }
     }
 
+    /// Whether an edge is remembered, which is forgotten.
+    #[cfg(test)]
+    pub(crate) fn take_edge(&self, fd: RawFd, direction: Direction) -> bool {
+        let edges = &mut self.entries.borrow_mut()[fd as usize].edge;
+        std::mem::replace(&mut edges[direction as usize], false)
+    }
+
     /// How many waiters there are at each fd, for the tests and the report.
     #[cfg(test)]
     pub(crate) fn waiters(&self, fd: RawFd) -> usize {

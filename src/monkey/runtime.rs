@@ -140,8 +140,7 @@ fn the_hub() -> &'static Hub {
     try_hub().expect("the gate lets only threads with a hub pass")
 }
 
-/// What to tell a shim of the end of its park. A shim fails where greenling's own calls unwind, and
-/// its caller may ignore that and call again for ever, so others get their turn first.
+/// What to tell a shim of the end of its park.
 fn told(hub: &Hub, wake: record::Wake, reason: Reason) -> Wake {
     match wake {
         record::Wake::Ready => Wake::Ready,
@@ -150,7 +149,6 @@ fn told(hub: &Hub, wake: record::Wake, reason: Reason) -> Wake {
         record::Wake::Unpollable => Wake::Unpollable,
         record::Wake::Killed | record::Wake::Expired => {
             hub.deliver();
-            hub.yield_now();
             if wake == record::Wake::Killed { Wake::Killed } else { Wake::Expired }
         }
         // The caller is foreign: a panic can't pass through it, and it would wait for ever.
