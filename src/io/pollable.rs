@@ -43,7 +43,8 @@ pub struct Pollable<T: AsFd> {
 }
 
 impl<T: AsFd> Pollable<T> {
-    /// Takes an fd over and makes it nonblocking (`O_NONBLOCK`), which it stays.
+    /// Takes an fd over and makes it nonblocking (`O_NONBLOCK`), which it stays. So does what
+    /// shares its open file description: duplicates, and for a terminal other processes.
     ///
     /// # Errors
     ///
