@@ -362,7 +362,9 @@ fn the_map_names_every_file_once() {
                 "{}: ARCHITECTURE.md has no row `{row} what it is |` for it",
                 file.path
             )),
-            many => complaints.push(format!("{}: ARCHITECTURE.md has {many} rows for it", file.path)),
+            many => {
+                complaints.push(format!("{}: ARCHITECTURE.md has {many} rows for it", file.path))
+            }
         }
     }
     for line in map.text.lines() {
@@ -447,7 +449,8 @@ fn sources(folder: &str) -> Vec<Source> {
 fn everything() -> Vec<Source> {
     let folders = ["src", "shims/src", "shims/tests", "tests", "examples", "benches"];
     let mut all: Vec<Source> = folders.iter().flat_map(|folder| sources(folder)).collect();
-    for path in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "src/hub/README.md", "Cargo.toml"] {
+    for path in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "src/hub/README.md", "Cargo.toml"]
+    {
         all.push(read(path));
     }
     all

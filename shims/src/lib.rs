@@ -15,7 +15,7 @@
 //! # How a shim is made
 //!
 //! Signature check, gate, try, wait, real call. The check (`if false { return libc::recv(..) }`)
-//! makes a wrong C signature a compile error. The [gate](gate) decides: park or pass through, and
+//! makes a wrong C signature a compile error. The [gate] decides: park or pass through, and
 //! every way around it has a [name](runtime::Bypass). No allocation, logging, lock or unwinding in
 //! a shim: it may run in a signal handler, before `main` and in a forked child. (The exceptions
 //! are name lookups, which allocate as the functions they stand for do.)
