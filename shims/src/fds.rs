@@ -22,7 +22,7 @@
 //! forked children. Never allocates, locks or unwinds.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use libc::c_int;
@@ -145,6 +145,9 @@ pub(crate) struct Description {
     receive_timeout: AtomicU64,
     /// `SO_SNDTIMEO`, likewise.
     send_timeout: AtomicU64,
+    /// Whether the last receive came short, so that nothing was left then. Apart from the flags,
+    /// so that each receive can write it without a locked instruction.
+    shortage: AtomicBool,
 }
 
 impl Description {
@@ -156,6 +159,7 @@ impl Description {
             below: AtomicU32::new(0),
             receive_timeout: AtomicU64::new(0),
             send_timeout: AtomicU64::new(0),
+            shortage: AtomicBool::new(false),
         }
     }
 
@@ -195,6 +199,31 @@ impl Description {
     pub(crate) fn is_waiting_socket(&self) -> bool {
         let state = self.state.load(Ordering::Relaxed);
         state & KIND != Kind::Other.bits() && state & (NONBLOCKING | FOREIGN) != NONBLOCKING
+    }
+
+    /// Whether it is certain that a call of `direction` may wait as long as it takes.
+    #[inline]
+    pub(crate) fn waits_for_ever(&self, direction: Direction) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        let sure = state & FOREIGN == 0 || state & FLIPPED != 0;
+        let timed = self.timeout(direction).load(Ordering::Relaxed) != 0;
+        sure && state & NONBLOCKING == 0 && !timed
+    }
+
+    /// Notes whether the last receive came short, so that nothing was left then.
+    #[inline]
+    pub(crate) fn note_shortage(&self) {
+        self.shortage.store(true, Ordering::Relaxed);
+    }
+
+    /// What a receive knows that is about to begin. The next one tries.
+    #[inline]
+    pub(crate) fn take_shortage(&self) -> bool {
+        let shortage = self.shortage.load(Ordering::Relaxed);
+        if shortage {
+            self.shortage.store(false, Ordering::Relaxed);
+        }
+        shortage
     }
 
     /// Notes what its user has set `O_NONBLOCK` to.
@@ -414,6 +443,7 @@ fn take(state: u32, timeout: u64) -> Option<u32> {
     let description = POOL.get(index as usize)?;
     description.receive_timeout.store(timeout, Ordering::Relaxed);
     description.send_timeout.store(timeout, Ordering::Relaxed);
+    description.shortage.store(false, Ordering::Relaxed);
     description.state.store(state, Ordering::Relaxed);
     description.references.store(1, Ordering::Release);
     Some(index)

@@ -67,6 +67,16 @@ pub(crate) fn enter(category: Category) -> Result<&'static dyn Runtime, Bypass> 
     }
 }
 
+/// [`enter`] for an operation on an fd that may wait. May suspend.
+#[inline]
+pub(crate) fn enter_io() -> Result<&'static dyn Runtime, Bypass> {
+    let runtime = *RUNTIME.get().ok_or(Bypass::NotPatched)?;
+    match runtime.bypass_io() {
+        None => Ok(runtime),
+        Some(reason) => Err(reason),
+    }
+}
+
 /// The runtime, whoever is asking: for the few calls that need no park and may be made while
 /// [`enter`] says to pass through.
 pub(crate) fn runtime() -> Option<&'static dyn Runtime> {

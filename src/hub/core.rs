@@ -133,7 +133,11 @@ impl Hub {
     /// Gives the CPU to a greenlet.
     #[inline]
     pub(crate) fn set_running(&self, greenlet: RecordRef) {
-        self.running.set(Some(greenlet));
+        let idle = self.running.replace(Some(greenlet));
+        debug_assert!(idle.is_none(), "two greenlets on one CPU");
+        // It is None, which the compiler can't know; forgetting it drops the drop.
+        std::mem::forget(idle);
+        self.io_budget.set(IO_BUDGET);
     }
 
     /// The live greenlet with this id.
@@ -171,7 +175,6 @@ impl Hub {
             _ => return,
         }
         greenlet.state.set(State::Running);
-        self.io_budget.set(IO_BUDGET);
         let fiber = greenlet.fiber.get();
         self.set_running(greenlet);
         // SAFETY: only the hub touches a record's fiber, and it is not inside another call for

@@ -1,16 +1,16 @@
 //! The reactor: which fds are ready, and who waits for them. The only file that names mio.
 //!
-//! Each fd is registered once, edge-triggered, for both directions. Readiness is remembered per
-//! direction, so an operation is tried first and waits only after `EAGAIN`; a short read tells
-//! that the direction is drained and saves even that. Events are only collected here: a wake-up
+//! Each fd is registered once, edge-triggered, for both directions. An operation is tried first and
+//! waits only after `EAGAIN`, or when an earlier one came short: then the wait is over at once if an
+//! edge has come since. Events are only collected here: a wake-up
 //! puts the greenlet on the run queue, nothing runs from inside the reactor.
 //!
 //! ```text
-//!              first wait                       edge
-//!   unknown --------------> registered, drained ----> registered, ready
-//!      ^                        ^   ^                     |
-//!      |                        |   +---------------------+
-//!      |                        |     EAGAIN or short read
+//!              first wait                    an edge that wakes nobody
+//!   unknown --------------> registered, no edge ------------------> registered, edge
+//!      ^                        ^   ^                                   |
+//!      |                        |   +-----------------------------------+
+//!      |                        |               next wait
 //!      +------------------------+
 //!        closing, or the number got another owner (generation)
 //! ```
@@ -64,10 +64,20 @@ pub(crate) enum Trust {
     Foreign,
 }
 
+/// What a caller that is about to wait knows of the fd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// An operation has just failed with `EAGAIN`: only an edge that comes from now on counts.
+    Nothing,
+    /// An earlier operation came short, so that nothing was left then: an edge that has come
+    /// since counts as well.
+    Shortage,
+}
+
 /// What is remembered of one direction of an fd.
 struct Side {
-    /// Whether an operation is worth trying. True until one has been told `EAGAIN` or came short.
-    ready: bool,
+    /// Whether an edge has come that woke nobody.
+    edge: bool,
     /// Whether the peer has shut this direction, or an error is pending. An edge says so only
     /// once, so a short read must not make us forget it.
     sticky: bool,
@@ -77,7 +87,25 @@ struct Side {
 
 impl Side {
     const fn new() -> Side {
-        Side { ready: true, sticky: false, waiters: WaitList::new() }
+        Side { edge: true, sticky: false, waiters: WaitList::new() }
+    }
+
+    /// Remembers an edge, or tells it to those who wait for it.
+    #[inline(always)]
+    fn edge(&mut self, sticky: bool, wake: impl FnMut(Ticket)) {
+        self.edge = self.waiters.is_empty();
+        self.sticky |= sticky;
+        self.waiters.drain(wake);
+    }
+
+    /// Whether a waiter that has seen `seen` need not wait. Otherwise it waits for what comes
+    /// from now on.
+    #[inline]
+    fn is_over(&mut self, seen: Seen) -> bool {
+        let over = seen == Seen::Shortage && (self.edge || self.sticky);
+        self.edge = false;
+        self.sticky = false;
+        over
     }
 }
 
@@ -85,10 +113,8 @@ impl Side {
 struct Entry {
     /// Counts the number's owners. An event with another count is of a former one.
     generation: u32,
-    /// Whether the fd is registered with the poll.
-    registered: bool,
-    /// The number's count of [`FREED`] when it was registered.
-    freed: u32,
+    /// Whether the fd is registered with the poll: the number's count of [`FREED`] when it was.
+    registered: Option<u32>,
     /// Whether a duplicate of the fd may keep its open file description, and with it the
     /// registration, alive after a close.
     duplicated: bool,
@@ -104,8 +130,7 @@ impl Entry {
     const fn new() -> Entry {
         Entry {
             generation: 0,
-            registered: false,
-            freed: 0,
+            registered: None,
             duplicated: false,
             trust: Trust::Owned,
             read: Side::new(),
@@ -157,97 +182,136 @@ impl Reactor {
         self.waiting.get()
     }
 
-    /// False if an operation in this direction is known to fail with `EAGAIN`.
-    #[inline]
-    pub(crate) fn worth_trying(&self, fd: RawFd, direction: Direction) -> bool {
-        // A signal handler may come while the entries are being changed: it tries.
-        let Ok(mut entries) = self.entries.try_borrow_mut() else { return true };
-        entries.get_mut(fd as usize).is_none_or(|entry| entry.side(direction).ready)
-    }
-
-    /// A short read has shown that nothing is left.
-    #[inline]
-    pub(crate) fn drained(&self, fd: RawFd, direction: Direction) {
-        if let Ok(mut entries) = self.entries.try_borrow_mut()
-            && let Some(entry) = entries.get_mut(fd as usize)
-        {
-            let side = entry.side(direction);
-            side.ready = side.sticky;
-        }
-    }
-
     /// Makes edges of `fd` that come from now on visible, and forgets those that came before.
     pub(crate) fn arm(&self, fd: RawFd, direction: Direction, trust: Trust) -> io::Result<()> {
-        if fd < 0 {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
-        }
         let mut entries = self.entries.borrow_mut();
-        if entries.len() <= fd as usize {
+        self.side(&mut entries, fd, direction, trust)?.is_over(Seen::Nothing);
+        Ok(())
+    }
+
+    /// Adds a waiter for the next edge of `fd`, which is registered if need be.
+    ///
+    /// # Errors
+    ///
+    /// The ticket, and why there is nothing to wait for: None if the edge has come already, else
+    /// what epoll says.
+    #[inline]
+    pub(crate) fn add_waiter(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        trust: Trust,
+        seen: Seen,
+        ticket: Ticket,
+    ) -> Result<(), (Option<io::Error>, Ticket)> {
+        let mut entries = self.entries.borrow_mut();
+        match self.side(&mut entries, fd, direction, trust) {
+            Ok(side) => {
+                if side.is_over(seen) {
+                    return Err((None, ticket));
+                }
+                side.waiters.push(ticket);
+            }
+            Err(error) => return Err((Some(error), ticket)),
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        Ok(())
+    }
+
+    /// The side of an fd that is registered, or is now.
+    #[inline]
+    fn side<'a>(
+        &self,
+        entries: &'a mut Vec<Entry>,
+        fd: RawFd,
+        direction: Direction,
+        trust: Trust,
+    ) -> io::Result<&'a mut Side> {
+        let index = fd as usize;
+        let good = entries.get(index).is_some_and(|entry| {
+            entry.registered == Some(freed(fd).load(Ordering::Acquire))
+                && entry.trust == Trust::Owned
+                && trust == Trust::Owned
+        });
+        if !good {
+            self.register(fd, entries, trust)?;
+        }
+        Ok(entries[index].side(direction))
+    }
+
+    /// Registers an fd, or registers it anew: then epoll reports again what is ready.
+    #[cold]
+    fn register(&self, fd: RawFd, entries: &mut Vec<Entry>, trust: Trust) -> io::Result<()> {
+        let index = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        if entries.len() <= index {
             // The table must not grow to any size for a number that is nobody's.
-            let far = fd as usize - entries.len() > GROWTH_MAX;
+            let far = index - entries.len() > GROWTH_MAX;
             // SAFETY: no pointers are passed.
             if far && unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
                 return Err(io::Error::last_os_error());
             }
-            entries.resize_with(fd as usize + 1, Entry::new);
+            entries.resize_with(index + 1, Entry::new);
         }
-        let entry = &mut entries[fd as usize];
+        let entry = &mut entries[index];
         let freed = freed(fd).load(Ordering::Acquire);
-        let doubtful = trust == Trust::Foreign || entry.trust == Trust::Foreign;
-        if !entry.registered || entry.freed != freed || doubtful {
-            self.register(fd, entry)?;
-            entry.freed = freed;
-        }
-        entry.trust = trust;
-        let side = entry.side(direction);
-        side.ready = false;
-        side.sticky = false;
-        Ok(())
-    }
-
-    /// Registers an fd, or registers it anew: then epoll reports again what is ready.
-    fn register(&self, fd: RawFd, entry: &mut Entry) -> io::Result<()> {
         let poll = self.poll.borrow();
         let registry = poll.registry();
         let token = token(fd, entry.generation);
         // Priority, because a read stops short at TCP's urgent mark: see `deliver`.
-        let both = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let mut source = SourceFd(&fd);
-        let result = if entry.registered {
-            match registry.reregister(&mut source, token, both) {
+        let result = if entry.registered.is_some() {
+            match registry.reregister(&mut source, token, all) {
                 // Closed and opened again behind our back: a new description.
                 Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
-                    registry.register(&mut source, token, both)
+                    registry.register(&mut source, token, all)
                 }
                 result => result,
             }
         } else {
-            match registry.register(&mut source, token, both) {
+            match registry.register(&mut source, token, all) {
                 // A duplicate that was closed behind our back and whose number came back.
                 Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
-                    registry.reregister(&mut source, token, both)
+                    registry.reregister(&mut source, token, all)
                 }
                 result => result,
             }
         };
-        entry.registered = result.is_ok();
+        entry.registered = result.is_ok().then_some(freed);
+        entry.trust = trust;
+        // epoll reports what is ready now as an edge.
+        entry.read.edge = false;
+        entry.write.edge = false;
         result
     }
 
     /// Adds a waiter for the next edge. The caller has armed the fd.
-    pub(crate) fn add_waiter(&self, fd: RawFd, direction: Direction, ticket: Ticket) {
+    pub(crate) fn add_armed_waiter(&self, fd: RawFd, direction: Direction, ticket: Ticket) {
         self.entries.borrow_mut()[fd as usize].side(direction).waiters.push(ticket);
         self.waiting.set(self.waiting.get() + 1);
     }
 
-    /// Ends a wait that `add_waiter` began, however the park ended.
-    pub(crate) fn remove_waiter(&self, fd: RawFd, direction: Direction, ticket: &Ticket) {
-        self.waiting.set(self.waiting.get() - 1);
+    /// Removes the waiters that `is_gone` names, whose park was ended by something else.
+    pub(crate) fn remove_waiter(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        mut is_gone: impl FnMut(&Ticket) -> bool,
+    ) {
         let mut entries = self.entries.borrow_mut();
-        let waiters = &mut entries[fd as usize].side(direction).waiters;
-        if !waiters.is_empty() {
-            waiters.remove(|waiter| waiter.is(ticket));
-        }
+        let mut removed = 0;
+        let side = entries[fd as usize].side(direction);
+        side.waiters.remove(|ticket| {
+            let gone = is_gone(ticket);
+            removed += usize::from(gone);
+            gone
+        });
+        self.waiting.set(self.waiting.get() - removed);
+    }
+
+    /// Somebody has waited for an edge who will not do the operation: whoever does shall try.
+    pub(crate) fn keep_edge(&self, fd: RawFd, direction: Direction) {
+        self.entries.borrow_mut()[fd as usize].side(direction).edge = true;
     }
 
     /// The fd's owner is about to close it: whoever waits for it is woken, and the number is as
@@ -257,7 +321,7 @@ impl Reactor {
         let Some(entry) = usize::try_from(fd).ok().and_then(|fd| entries.get_mut(fd)) else {
             return;
         };
-        if entry.registered && (entry.duplicated || entry.trust == Trust::Foreign) {
+        if entry.registered.is_some() && (entry.duplicated || entry.trust == Trust::Foreign) {
             // A close drops the registration only with the last duplicate, so drop it here. It
             // fails if the fd was closed behind our back, and then there is nothing to do.
             let _ = self.poll.borrow().registry().deregister(&mut SourceFd(&fd));
@@ -267,6 +331,7 @@ impl Reactor {
         drop(entries);
         for side in [&mut former.read, &mut former.write] {
             while let Some(ticket) = side.waiters.pop() {
+                self.waiting.set(self.waiting.get() - 1);
                 wake(ticket, Wake::Closed);
             }
         }
@@ -294,13 +359,20 @@ impl Reactor {
             return;
         }
         let mut entries = self.entries.borrow_mut();
-        for event in events.iter().filter(|event| event.token() != INTERNAL) {
+        let mut woken = 0;
+        for event in &*events {
             let (fd, generation) = from_token(event.token());
-            let entry = &mut entries[fd as usize];
-            if entry.generation == generation {
-                deliver(event, entry, &mut wake);
+            // INTERNAL has an fd that is in no table.
+            if let Some(entry) = entries.get_mut(fd as usize)
+                && entry.generation == generation
+            {
+                deliver(event, entry, |ticket| {
+                    woken += 1;
+                    wake(ticket, Wake::Ready);
+                });
             }
         }
+        self.waiting.set(self.waiting.get() - woken);
     }
 
     /// What to tell epoll for `timeout`, so that the poll does not end later than that: whole
@@ -337,27 +409,18 @@ impl Reactor {
 }
 
 /// Remembers what an event says and wakes whom it concerns.
-#[inline]
-fn deliver(event: &Event, entry: &mut Entry, wake: &mut impl FnMut(Ticket, Wake)) {
+#[inline(always)]
+fn deliver(event: &Event, entry: &mut Entry, mut wake: impl FnMut(Ticket)) {
     let error = event.is_error();
-    let read_closed = event.is_read_closed() || error;
-    if event.is_readable() || read_closed {
-        entry.read.ready = true;
-        entry.read.sticky |= read_closed;
-        while let Some(ticket) = entry.read.waiters.pop() {
-            wake(ticket, Wake::Ready);
-        }
+    let read_closed = error | event.is_read_closed();
+    if event.is_readable() | read_closed {
+        // A read that stops at the urgent mark is short although more is there, and there will be
+        // no other edge (tcp(7)).
+        entry.read.edge(read_closed | event.is_priority(), &mut wake);
     }
-    // A read that stops at the urgent mark is short although more is there, and there will be no
-    // other edge (tcp(7)).
-    entry.read.sticky |= event.is_priority();
-    let write_closed = event.is_write_closed() || error;
-    if event.is_writable() || write_closed {
-        entry.write.ready = true;
-        entry.write.sticky |= write_closed;
-        while let Some(ticket) = entry.write.waiters.pop() {
-            wake(ticket, Wake::Ready);
-        }
+    let write_closed = error | event.is_write_closed();
+    if event.is_writable() | write_closed {
+        entry.write.edge(write_closed, &mut wake);
     }
 }
 

@@ -47,6 +47,16 @@ pub(crate) enum State {
     Finished,
 }
 
+/// What can be pending for a greenlet's next park.
+pub(crate) mod pending {
+    /// A kill. Never cleared: every later blocking call fails as well.
+    pub(crate) const KILL: u8 = 1;
+    /// The expiry of a timeout. Cleared when its `with_timeout` returns.
+    pub(crate) const EXPIRY: u8 = 2;
+    /// An unpark that has overtaken the park it is meant for, which then returns at once.
+    pub(crate) const UNPARK: u8 = 4;
+}
+
 /// Why a park ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wake {
@@ -89,14 +99,11 @@ pub(crate) struct Record {
     pub(crate) state: Cell<State>,
     /// Why the last park ended. Written by unpark, read by the park it ends.
     pub(crate) wake: Cell<Wake>,
-    /// Whether an unpark has overtaken the park it is meant for, which then returns at once.
-    pub(crate) unparked_early: Cell<bool>,
     /// Whether a kill or an expired timeout may end the current park.
     pub(crate) interruptible: Cell<bool>,
-    /// Whether a kill is pending. Never cleared: every later blocking call fails as well.
-    pub(crate) killed: Cell<bool>,
-    /// Whether a timeout in `extras` has expired. Cleared when its `with_timeout` returns.
-    pub(crate) expired: Cell<bool>,
+    /// What the next park has to know before it suspends: an or of the constants of [`pending`].
+    /// Nearly always 0, so that a park looks at one byte.
+    pub(crate) pending: Cell<u8>,
     /// How many shields are open: while there are any, kills and timeouts stay pending.
     pub(crate) shields: Cell<u8>,
     /// Names the greenlet as long as the hub lives. The hub's table of live greenlets holds it
@@ -147,10 +154,8 @@ impl Record {
             generation: Cell::new(0),
             state: Cell::new(State::Unstarted),
             wake: Cell::new(Wake::Ready),
-            unparked_early: Cell::new(false),
             interruptible: Cell::new(false),
-            killed: Cell::new(false),
-            expired: Cell::new(false),
+            pending: Cell::new(0),
             shields: Cell::new(0),
             id: Cell::new(Id::from_u64(0)),
             next: Cell::new(None),
@@ -193,10 +198,22 @@ impl Record {
         change(self.extras.borrow_mut().get_or_insert_default())
     }
 
+    /// Whether something of `what`, constants of [`pending`], is pending.
+    #[inline]
+    pub(crate) fn is_pending(&self, what: u8) -> bool {
+        self.pending.get() & what != 0
+    }
+
+    /// Notes that `what` is pending from now on, or no longer.
+    pub(crate) fn set_pending(&self, what: u8, yes: bool) {
+        let others = self.pending.get() & !what;
+        self.pending.set(if yes { others | what } else { others });
+    }
+
     /// Whether a kill or an expired timeout is to be delivered at a kill point.
     #[inline]
     pub(crate) fn is_interrupted(&self) -> bool {
-        (self.killed.get() || self.expired.get()) && self.shields.get() == 0
+        self.is_pending(pending::KILL | pending::EXPIRY) && self.shields.get() == 0
     }
 
     /// The name to show: the given one, or `Greenlet-N` with the greenlet's number.

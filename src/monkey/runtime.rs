@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::time::Instant;
 
-use greenling_shims::runtime::{Bypass, Direction, Runtime, Ticket, Wake};
+use greenling_shims::runtime::{Bypass, Direction, Runtime, Seen, Ticket, Wake};
 
 use crate::hub::core::Hub;
 use crate::hub::park::Kill;
@@ -29,25 +29,31 @@ impl Runtime for HubRuntime {
     }
 
     #[inline]
-    fn worth_trying(&self, fd: RawFd, direction: Direction) -> bool {
-        the_hub().reactor.worth_trying(fd, direction.into())
+    fn bypass_io(&self) -> Option<Bypass> {
+        let bypass = self.bypass();
+        if bypass.is_none() && the_hub().spend_io_budget() {
+            give_others_a_turn();
+        }
+        bypass
     }
 
-    #[inline]
-    fn progressed(&self, fd: RawFd, direction: Direction, drained: bool) {
+    fn wait_fd(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        seen: Seen,
+        deadline: Option<Instant>,
+    ) -> Wake {
         let hub = the_hub();
-        if drained {
-            hub.reactor.drained(fd, direction.into());
+        let direction = direction.into();
+        let seen = match seen {
+            Seen::Nothing => reactor::Seen::Nothing,
+            Seen::Shortage => reactor::Seen::Shortage,
+        };
+        match hub.wait_fd(fd, direction, Trust::Owned, seen, deadline) {
+            record::Wake::Ready => Wake::Ready,
+            wake => told(hub, wake, Reason::Fd(fd, direction)),
         }
-        if hub.spend_io_budget() {
-            hub.yield_now();
-        }
-    }
-
-    fn wait_fd(&self, fd: RawFd, direction: Direction, deadline: Option<Instant>) -> Wake {
-        let hub = the_hub();
-        let wake = hub.wait_fd(fd, direction.into(), Trust::Owned, deadline);
-        told(hub, wake, Reason::Fd(fd, direction.into()))
     }
 
     fn wait_any(
@@ -109,6 +115,17 @@ impl Runtime for HubRuntime {
     fn yield_now(&self) {
         the_hub().yield_now();
     }
+}
+
+/// Lets the others run. They write `errno`, which the caller has not been told of.
+#[cold]
+fn give_others_a_turn() {
+    // SAFETY: the address of the thread's errno, which is writable; the greenlet does not leave
+    // the thread.
+    let errno = unsafe { &mut *libc::__errno_location() };
+    let before = *errno;
+    the_hub().yield_now();
+    *errno = before;
 }
 
 /// The hub of a thread for which `bypass` has just found that it has one.

@@ -194,14 +194,14 @@ impl TcpStream {
     fn receive(&self, buf: &mut [u8]) -> io::Result<usize> {
         let room = buf.len();
         // A short read has taken all there is. Nothing at all is the end, which stays.
-        let drained = |&read: &usize| read > 0 && read < room;
-        self.socket.attempt_and_see(Direction::Read, drained, |inner| receive(inner, buf))
+        let short = |&read: &usize| read > 0 && read < room;
+        self.socket.attempt_and_see(Direction::Read, short, |inner| receive(inner, buf))
     }
 
     #[inline]
     fn send(&self, buf: &[u8]) -> io::Result<usize> {
-        let drained = |&written: &usize| written < buf.len();
-        self.socket.attempt_and_see(Direction::Write, drained, |inner| send(inner, buf))
+        let short = |&written: &usize| written < buf.len();
+        self.socket.attempt_and_see(Direction::Write, short, |inner| send(inner, buf))
     }
 }
 
