@@ -104,7 +104,11 @@ impl Side {
     fn is_over(&mut self, seen: Seen) -> bool {
         let over = seen == Seen::Shortage && (self.edge || self.sticky);
         self.edge = false;
-        self.sticky = false;
+        // Only `EAGAIN` shows that the end is not there yet: the edge that brought it may have
+        // brought data as well, and the next read comes short again.
+        if seen == Seen::Nothing {
+            self.sticky = false;
+        }
         over
     }
 }
