@@ -2,8 +2,8 @@
 //!
 //! None of them parks, and the books about fds are kept on every thread once the category is
 //! patched, also where shims pass through. The runtime hears of closed and duplicated fds on
-//! threads that have a hub, even from the hub itself and while panicking, because fds are closed
-//! there too.
+//! every thread, even from the hub itself and while panicking, because fds are closed there too
+//! and numbers belong to the process.
 //!
 //! Known differences: closing a socket with `SO_LINGER` may block the thread; a child made by
 //! vfork(2) shares these books with its parent, so what it closes is forgotten there; an fd that
@@ -23,9 +23,9 @@ use crate::runtime::{Bypass, Runtime};
 enum Books {
     /// Nobody.
     Closed,
-    /// The shims alone: this thread has no hub of its own.
+    /// The shims alone: this process is a forked child.
     Table,
-    /// The shims and this thread's hub.
+    /// The shims and the runtime, with whatever hubs it has.
     Hub(&'static dyn Runtime),
 }
 
@@ -34,8 +34,11 @@ fn books() -> Books {
     match gate::enter(Category::Socket) {
         Ok(runtime) => Books::Hub(runtime),
         Err(Bypass::NotPatched) => Books::Closed,
-        Err(Bypass::NoHub | Bypass::Forked) => Books::Table,
-        Err(Bypass::InHub | Bypass::Panicking) => gate::runtime().map_or(Books::Table, Books::Hub),
+        Err(Bypass::Forked) => Books::Table,
+        // A thread without a hub closes fds that another thread's hub may remember.
+        Err(Bypass::NoHub | Bypass::InHub | Bypass::Panicking) => {
+            gate::runtime().map_or(Books::Table, Books::Hub)
+        }
     }
 }
 
