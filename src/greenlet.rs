@@ -579,7 +579,6 @@ fn failure(payload: Box<dyn Any + Send>, record: &Record) -> GreenletError {
 
 /// Drops the result of a greenlet without a handle, on its own stack: the destructor may block,
 /// which the hub must not, and may panic.
-#[cold]
 fn discard<T>(result: Result<T, GreenletError>, record: &Record) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(result))) {
         // The payload's destructor may panic, too.
