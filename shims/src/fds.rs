@@ -62,6 +62,8 @@ const FLIPPED: u32 = 1 << 5;
 const FOREIGN: u32 = 1 << 6;
 /// A timeout was set on it, or may have been: sockets accepted from it may inherit one.
 const TIMED: u32 = 1 << 7;
+/// Somebody has shut it down, is about to, or may have.
+const SHUT: u32 = 1 << 8;
 
 /// The value of a timeout that the kernel has to be asked for.
 const UNKNOWN: u64 = u64::MAX;
@@ -168,6 +170,19 @@ impl Description {
             self.shortage.store(false, Ordering::Relaxed);
         }
         shortage
+    }
+
+    /// Notes that it is about to be shut down.
+    pub(crate) fn note_shutdown(&self) {
+        self.set_bit(SHUT, true);
+    }
+
+    /// Whether these are datagrams of which none may come any more. A receive that waits ends
+    /// then, with nothing; but one that does not wait is told `EAGAIN`, as if it could go on.
+    pub(crate) fn is_shut_datagram(&self, fd: RawFd) -> bool {
+        self.state.load(Ordering::Relaxed) & SHUT != 0
+            && matches!(self.kind(), Kind::Datagram | Kind::UnixDatagram)
+            && real::poll_now(fd, libc::POLLRDHUP) != 0
     }
 
     /// Notes what its user has set `O_NONBLOCK` to.
@@ -302,7 +317,7 @@ fn learn(fd: RawFd) -> Option<&'static Description> {
     // SAFETY: F_GETFL has no argument.
     let flags = unsafe { real::fcntl(fd, libc::F_GETFL, 0) }.ok()? as c_int;
     let nonblocking = if flags & libc::O_NONBLOCK == 0 { 0 } else { NONBLOCKING };
-    let index = take(kind.bits() | FOREIGN | TIMED | nonblocking, UNKNOWN)?;
+    let index = take(kind.bits() | FOREIGN | TIMED | SHUT | nonblocking, UNKNOWN)?;
     raise_highest(fd);
     if entry.compare_exchange(0, index, Ordering::AcqRel, Ordering::Acquire).is_err() {
         // Another thread learned it, or gave birth to it: it is at least as right.
