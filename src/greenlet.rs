@@ -89,7 +89,7 @@ where
 /// # Cancellation
 ///
 /// A kill point.
-#[inline]
+#[inline(always)]
 pub fn yield_now() {
     let hub = hub();
     if hub.yield_now() {
@@ -337,7 +337,7 @@ impl GreenletRef {
     /// A kill point itself; the greenlet that is being killed dies all the same.
     pub fn kill(&self) {
         self.kill_nowait();
-        if self.record.is(&hub().current()) {
+        if std::ptr::eq(&raw const *self.record, hub().me()) {
             hub().unwind(Wake::Killed);
         } else {
             self.join();

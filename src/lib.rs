@@ -3,8 +3,11 @@
 mod fiber;
 mod greenlet;
 mod hub;
+#[cfg(feature = "monkey")]
+pub mod monkey;
 mod slab;
 mod stack;
+mod threadpool;
 mod time;
 mod timers;
 mod wait_list;

@@ -32,7 +32,12 @@ static RUNTIME: OnceLock<&'static dyn Runtime> = OnceLock::new();
 /// Hands calls of `categories` to `runtime` from now on, in the whole process. Called again, it
 /// adds categories; the runtime of the first call stays.
 pub fn install(runtime: &'static dyn Runtime, categories: &[Category]) {
-    let _ = RUNTIME.set(runtime);
+    // Without a use of the table here a linker would find std's undefined symbols in libc: it
+    // takes an object out of this crate's archive only when something before it asks for it.
+    std::hint::black_box(crate::TABLE.as_ptr());
+    if RUNTIME.set(runtime).is_ok() {
+        crate::futex::follow_forks();
+    }
     let bits = categories.iter().fold(0, |bits, &category| bits | category as u32);
     PATCHED.fetch_or(bits, Ordering::Release);
 }
@@ -40,6 +45,13 @@ pub fn install(runtime: &'static dyn Runtime, categories: &[Category]) {
 /// Whether `category` is patched.
 pub fn is_patched(category: Category) -> bool {
     PATCHED.load(Ordering::Relaxed) & category as u32 != 0
+}
+
+/// The runtime, if `category` is patched: for what may be done from any context, such as waking a
+/// greenlet from a thread that has no hub.
+#[inline]
+pub(crate) fn patched(category: Category) -> Option<&'static dyn Runtime> {
+    if is_patched(category) { RUNTIME.get().copied() } else { None }
 }
 
 /// The runtime to park on, or the reason why this call passes through.
@@ -53,4 +65,10 @@ pub(crate) fn enter(category: Category) -> Result<&'static dyn Runtime, Bypass> 
         None => Ok(runtime),
         Some(reason) => Err(reason),
     }
+}
+
+/// The runtime, whoever is asking: for the few calls that need no park and may be made while
+/// [`enter`] says to pass through.
+pub(crate) fn runtime() -> Option<&'static dyn Runtime> {
+    RUNTIME.get().copied()
 }

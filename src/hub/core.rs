@@ -6,10 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::ptr::NonNull;
 use std::time::Instant;
 
-use crate::fiber::Fiber;
+use crate::fiber::{Fiber, Resume};
 use crate::hub::park::{Due, Ticket};
 use crate::hub::reactor::Reactor;
 use crate::hub::record::{Record, RecordRef, State, Wake};
@@ -26,6 +25,8 @@ const IO_BUDGET: u32 = 256;
 pub(crate) struct Hub {
     /// The greenlets that are ready, in order.
     pub(crate) ready: RunQueue,
+    /// The greenlets whose fd has become ready, in order. They go first.
+    pub(crate) woken: RunQueue,
     /// What is due when, in nanoseconds since `epoch`.
     pub(crate) timers: RefCell<Timers<Due>>,
     /// Who waits for which fd.
@@ -38,14 +39,10 @@ pub(crate) struct Hub {
     pub(crate) greenlets: RefCell<Slab<RecordRef>>,
     /// The OS thread's own stack.
     pub(crate) main: RecordRef,
-    /// The greenlet that is on the CPU; None while the hub itself is.
-    ///
-    /// # Invariant
-    ///
-    /// Points to a record that is alive as long as it is here: `main`, or the one that `resume`
-    /// holds.
-    running: Cell<Option<NonNull<Record>>>,
-    /// How many greenlets were resumed since the last poll.
+    /// The greenlet that is on the CPU; None while the hub itself is. The reference is the one
+    /// that was in the run queue, so that a yield moves it and counts nothing.
+    running: Cell<Option<RecordRef>>,
+    /// How many greenlets of `ready` were taken since the last turn.
     pub(crate) resumed: Cell<u32>,
     /// How many more operations on ready fds the running greenlet may do before it yields.
     io_budget: Cell<u32>,
@@ -71,12 +68,13 @@ impl Hub {
         main.state.set(State::Running);
         Ok(Hub {
             ready: RunQueue::new(),
+            woken: RunQueue::new(),
             timers: RefCell::new(Timers::new()),
             reactor,
             mailbox,
             stacks: Stacks::new(),
             greenlets: RefCell::new(greenlets),
-            running: Cell::new(Some(main.as_ptr())),
+            running: Cell::new(Some(main.clone())),
             main,
             resumed: Cell::new(0),
             io_budget: Cell::new(IO_BUDGET),
@@ -88,42 +86,54 @@ impl Hub {
         })
     }
 
-    /// The greenlet that calls.
+    /// The record of the greenlet that calls.
     ///
     /// # Panics
     ///
     /// If the hub itself calls: it must never wait.
     #[inline]
-    pub(crate) fn current(&self) -> RecordRef {
-        self.try_current().expect("the hub itself made a blocking call; this is a bug of greenling")
+    pub(crate) fn me(&self) -> &Record {
+        // SAFETY: nothing is moved into or out of the cell while it is looked at. The record
+        // outlives the caller's frames, whatever happens to the cell later: a greenlet stays in
+        // the table `greenlets` until its fiber has ended, the main greenlet as long as the hub.
+        let running = unsafe { (*self.running.as_ptr()).as_ref() };
+        match running {
+            // SAFETY: as above.
+            Some(running) => unsafe { running.as_ptr().as_ref() },
+            None => hub_would_wait(),
+        }
     }
 
-    /// The greenlet that calls, or None if it is the hub itself.
+    /// The greenlet that calls, counted.
     #[inline]
-    pub(crate) fn try_current(&self) -> Option<RecordRef> {
-        self.running.get().map(|record| {
-            // SAFETY: `running`'s invariant; the reference is forgotten below, so the count that
-            // the holder owns is not taken from it.
-            let borrowed = std::mem::ManuallyDrop::new(unsafe { RecordRef::from_counted(record) });
-            RecordRef::clone(&borrowed)
-        })
+    pub(crate) fn current(&self) -> RecordRef {
+        let running = self.running.take();
+        self.running.set(running.clone());
+        running.unwrap_or_else(|| hub_would_wait())
     }
 
     /// Whether a greenlet is on the CPU, not the hub.
     #[inline]
     pub(crate) fn in_greenlet(&self) -> bool {
-        self.running.get().is_some()
+        // SAFETY: nothing is moved into or out of the cell while it is looked at.
+        unsafe { (*self.running.as_ptr()).is_some() }
     }
 
     /// Whether the main greenlet, so the OS thread's own stack, is on the CPU.
     pub(crate) fn in_main(&self) -> bool {
-        self.running.get() == Some(self.main.as_ptr())
+        self.in_greenlet() && std::ptr::eq(self.me(), &raw const *self.main)
     }
 
-    /// Says who is on the CPU now. None is the hub.
+    /// Takes the CPU from the running greenlet; from here on the hub is on it.
     #[inline]
-    pub(crate) fn set_running(&self, greenlet: Option<&RecordRef>) {
-        self.running.set(greenlet.map(RecordRef::as_ptr));
+    pub(crate) fn take_running(&self) -> RecordRef {
+        self.running.take().unwrap_or_else(|| hub_would_wait())
+    }
+
+    /// Gives the CPU to a greenlet.
+    #[inline]
+    pub(crate) fn set_running(&self, greenlet: RecordRef) {
+        self.running.set(Some(greenlet));
     }
 
     /// The live greenlet with this id.
@@ -161,21 +171,28 @@ impl Hub {
             _ => return,
         }
         greenlet.state.set(State::Running);
-        self.set_running(Some(&greenlet));
         self.io_budget.set(IO_BUDGET);
+        let fiber = greenlet.fiber.get();
+        self.set_running(greenlet);
         // SAFETY: only the hub touches a record's fiber, and it is not inside another call for
-        // this one, since the greenlet was not running. `start` has put the fiber there.
-        let fiber = unsafe { (*greenlet.fiber.get()).as_mut().unwrap_unchecked() };
-        let ended = fiber.resume(crate::fiber::Resume::Run);
-        self.set_running(None);
+        // this one, since the greenlet was not running. `start` has put the fiber there. The table
+        // `greenlets` keeps the record alive until `ended`.
+        let ended = unsafe { (*fiber).as_mut().unwrap_unchecked() }.resume(Resume::Run);
         if ended {
-            // SAFETY: as above; the fiber has ended, so nothing runs on it.
-            let fiber = unsafe { (*greenlet.fiber.get()).take() };
-            if let Some(fiber) = fiber {
-                self.stacks.release(fiber.into_stack());
-            }
-            self.finish(&greenlet);
+            self.ended();
         }
+    }
+
+    /// The fiber of the running greenlet has ended.
+    #[inline]
+    fn ended(&self) {
+        let greenlet = self.take_running();
+        // SAFETY: only the hub touches a record's fiber, and nothing runs on it any more.
+        let fiber = unsafe { (*greenlet.fiber.get()).take() };
+        if let Some(fiber) = fiber {
+            self.stacks.release(fiber.into_stack());
+        }
+        self.finish(&greenlet);
     }
 
     /// Gives an unstarted greenlet its stack. False if none is to be had: then it has ended.
@@ -238,6 +255,12 @@ impl Hub {
         self.io_budget.set(left - 1);
         false
     }
+}
+
+/// The hub has made a blocking call.
+#[cold]
+fn hub_would_wait() -> ! {
+    panic!("the hub itself made a blocking call; this is a bug of greenling")
 }
 
 impl Record {

@@ -72,6 +72,7 @@ fn start() -> &'static Hub {
         .unwrap_or_else(|error| panic!("this thread can't have a hub: {error}"));
     END.with(|_| ());
     HUB.set(Box::into_raw(Box::new(hub)));
+    crate::stack::set_describe(super::report::describe_running);
     hub_atfork::register();
     try_hub().expect("it was set in the line before")
 }

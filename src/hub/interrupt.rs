@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::hub::core::Hub;
 use crate::hub::park::Due;
-use crate::hub::record::{RecordRef, State, Wake};
+use crate::hub::record::{Record, RecordRef, State, Wake};
 use crate::timers::TimerKey;
 
 /// The payload with which a kill or a timeout unwinds a greenlet.
@@ -49,7 +49,7 @@ impl Hub {
 
     /// Closes the innermost timeout of the running greenlet. True if it was delivered.
     pub(crate) fn close_timeout(&self, number: u32) -> bool {
-        let me = self.current();
+        let me = self.me();
         me.extras_mut(|extras| {
             let timeout = extras.timeouts.pop().expect("each timeout is closed once");
             assert_eq!(timeout.number, number, "timeouts are closed innermost first");
@@ -101,7 +101,7 @@ impl Hub {
     }
 
     /// Which interruption of `greenlet` is pending: a kill before a timeout.
-    pub(crate) fn interruption(&self, greenlet: &RecordRef) -> Wake {
+    pub(crate) fn interruption(&self, greenlet: &Record) -> Wake {
         if greenlet.killed.get() { Wake::Killed } else { Wake::Expired }
     }
 
@@ -109,7 +109,7 @@ impl Hub {
     /// because of what is pending, and says what that is: the kill, else the expired timeout
     /// that was opened first.
     pub(crate) fn deliver(&self) -> Interrupt {
-        let me = self.current();
+        let me = self.me();
         if me.killed.get() {
             return Interrupt::Killed;
         }

@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use crate::hub::core::Hub;
 use crate::hub::reason::Reason;
-use crate::hub::record::{RecordRef, State, Wake};
+use crate::hub::record::{Record, RecordRef, State, Wake};
 use crate::hub::remote::{Mailbox, RemoteTicket};
+use crate::hub::run_queue::RunQueue;
 
 /// Names one park of one greenlet of the same thread.
 #[derive(Clone, Debug)]
@@ -62,11 +63,11 @@ impl Hub {
 
     /// The same ticket in the form for other threads.
     pub(crate) fn remote_ticket(&self) -> RemoteTicket {
-        let greenlet = self.current();
+        let me = self.me();
         RemoteTicket {
             hub: self.mailbox.hub_id(),
-            greenlet: greenlet.id.get().to_u64(),
-            generation: greenlet.generation.get(),
+            greenlet: me.id.get().to_u64(),
+            generation: me.generation.get(),
         }
     }
 
@@ -79,23 +80,24 @@ impl Hub {
         if std::thread::panicking() {
             return self.block_thread(reason, deadline);
         }
-        let ticket = self.ticket();
-        let me = &ticket.greenlet;
+        let me = self.me();
+        let generation = me.generation.get();
         if kill == Kill::Delivered && me.is_interrupted() {
-            me.generation.set(ticket.generation.wrapping_add(1));
+            me.generation.set(generation.wrapping_add(1));
             return self.interruption(me);
         }
         if me.unparked_early.replace(false) {
-            me.generation.set(ticket.generation.wrapping_add(1));
+            me.generation.set(generation.wrapping_add(1));
             return Wake::Ready;
         }
         let timer = deadline.map(|deadline| {
-            let due = Due::Unpark(ticket.clone());
+            let due = Due::Unpark(self.ticket());
             self.timers.borrow_mut().insert(self.nanos(deadline), due)
         });
         me.reason.set(&raw const reason);
         me.interruptible.set(kill == Kill::Delivered);
         me.state.set(State::Parked);
+        drop(self.take_running());
         self.suspend(me);
         let wake = me.wake.get();
         if let Some(timer) = timer
@@ -127,40 +129,53 @@ impl Hub {
 
     /// Lets every greenlet that is ready run before the running one goes on. Whether a kill or an
     /// expired timeout is pending afterwards.
-    #[inline]
+    ///
+    /// Inlined into the caller down to the switch: a `ret` on a stack that was just switched to
+    /// is mispredicted, so each call level between here and the switch would cost as much as the
+    /// rest.
+    #[inline(always)]
     pub(crate) fn yield_now(&self) -> bool {
         if std::thread::panicking() {
             return false;
         }
-        let me = self.current();
+        let me = self.me();
         me.state.set(State::Ready);
-        self.ready.push(me.clone());
-        self.suspend(&me);
+        self.ready.push(self.take_running());
+        self.suspend(me);
         me.is_interrupted()
     }
 
     /// Ends the park that `ticket` names. A stale ticket is ignored.
     #[inline]
     pub(crate) fn unpark(&self, ticket: Ticket, wake: Wake) {
-        if ticket.generation == ticket.greenlet.generation.get() {
-            self.unpark_greenlet(ticket.greenlet, wake);
+        self.unpark_to(&self.ready, ticket, wake);
+    }
+
+    /// [`Hub::unpark`] to one of the hub's two queues.
+    #[inline]
+    pub(crate) fn unpark_to(&self, queue: &RunQueue, ticket: Ticket, wake: Wake) {
+        let Ticket { greenlet, generation } = ticket;
+        if generation != greenlet.generation.get() {
+            return;
+        }
+        match greenlet.state.get() {
+            State::Parked => {
+                greenlet.generation.set(generation.wrapping_add(1));
+                greenlet.wake.set(wake);
+                greenlet.state.set(State::Ready);
+                queue.push(greenlet);
+            }
+            // The wake-up has overtaken the park: the park will return at once.
+            State::Running | State::Ready => greenlet.unparked_early.set(true),
+            State::Unstarted | State::Finished => {}
         }
     }
 
     /// Ends the present park of a greenlet, whatever it waits for.
     #[inline]
     pub(crate) fn unpark_greenlet(&self, greenlet: RecordRef, wake: Wake) {
-        match greenlet.state.get() {
-            State::Parked => {
-                greenlet.generation.set(greenlet.generation.get().wrapping_add(1));
-                greenlet.wake.set(wake);
-                greenlet.state.set(State::Ready);
-                self.ready.push(greenlet);
-            }
-            // The wake-up has overtaken the park: the park will return at once.
-            State::Running | State::Ready => greenlet.unparked_early.set(true),
-            State::Unstarted | State::Finished => {}
-        }
+        let generation = greenlet.generation.get();
+        self.unpark(Ticket { greenlet, generation }, wake);
     }
 
     /// Ends a park named by any thread's ticket. From any thread.
@@ -184,8 +199,8 @@ impl Hub {
     }
 
     /// Switches away from the running greenlet until it is its turn again.
-    #[inline]
-    fn suspend(&self, me: &RecordRef) {
+    #[inline(always)]
+    fn suspend(&self, me: &Record) {
         let suspender = me.suspender.get();
         if suspender.is_null() {
             self.run_until_main();

@@ -18,6 +18,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mio::event::Event;
@@ -32,8 +33,24 @@ use crate::wait_list::WaitList;
 /// The token of the mailbox's eventfd and of the timerfd: their edges only end the poll.
 const INTERNAL: Token = Token(usize::MAX);
 
-/// How many events one poll takes at the most.
-const EVENTS_MAX: usize = 1024;
+/// How many events one poll takes at the most, so how many greenlets run before the next one.
+const EVENTS_MAX: usize = 256;
+
+/// Counts the times that an fd number was given back to the kernel, by any thread. Numbers that are
+/// equal modulo the length share a count; that costs a registration anew, no more.
+static FREED: [AtomicU32; 4096] = [const { AtomicU32::new(0) }; 4096];
+
+/// Tells every hub of the process that `fd` is about to be closed: what they remember of the number
+/// belongs to a former owner.
+pub(crate) fn number_freed(fd: RawFd) {
+    freed(fd).fetch_add(1, Ordering::Release);
+}
+
+/// The count of a number.
+#[inline]
+fn freed(fd: RawFd) -> &'static AtomicU32 {
+    &FREED[fd as usize % FREED.len()]
+}
 
 /// How an fd's owner treats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +84,8 @@ struct Entry {
     generation: u32,
     /// Whether the fd is registered with the poll.
     registered: bool,
+    /// The number's count of [`FREED`] when it was registered.
+    freed: u32,
     /// Whether a duplicate of the fd may keep its open file description, and with it the
     /// registration, alive after a close.
     duplicated: bool,
@@ -83,6 +102,7 @@ impl Entry {
         Entry {
             generation: 0,
             registered: false,
+            freed: 0,
             duplicated: false,
             trust: Trust::Owned,
             read: Side::new(),
@@ -137,16 +157,17 @@ impl Reactor {
     /// False if an operation in this direction is known to fail with `EAGAIN`.
     #[inline]
     pub(crate) fn worth_trying(&self, fd: RawFd, direction: Direction) -> bool {
-        match self.entries.borrow_mut().get_mut(fd as usize) {
-            Some(entry) => entry.side(direction).ready,
-            None => true,
-        }
+        // A signal handler may come while the entries are being changed: it tries.
+        let Ok(mut entries) = self.entries.try_borrow_mut() else { return true };
+        entries.get_mut(fd as usize).is_none_or(|entry| entry.side(direction).ready)
     }
 
     /// A short read has shown that nothing is left.
     #[inline]
     pub(crate) fn drained(&self, fd: RawFd, direction: Direction) {
-        if let Some(entry) = self.entries.borrow_mut().get_mut(fd as usize) {
+        if let Ok(mut entries) = self.entries.try_borrow_mut()
+            && let Some(entry) = entries.get_mut(fd as usize)
+        {
             let side = entry.side(direction);
             side.ready = side.sticky;
         }
@@ -162,8 +183,11 @@ impl Reactor {
             entries.resize_with(fd as usize + 1, Entry::new);
         }
         let entry = &mut entries[fd as usize];
-        if !entry.registered || entry.trust == Trust::Foreign || trust == Trust::Foreign {
+        let freed = freed(fd).load(Ordering::Acquire);
+        let doubtful = trust == Trust::Foreign || entry.trust == Trust::Foreign;
+        if !entry.registered || entry.freed != freed || doubtful {
             self.register(fd, entry)?;
+            entry.freed = freed;
         }
         entry.trust = trust;
         let side = entry.side(direction);

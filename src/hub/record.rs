@@ -183,6 +183,11 @@ impl Record {
         self.extras.borrow().as_deref().map(look)
     }
 
+    /// Looks into the extras if there are any and nobody is changing them: for signal handlers.
+    pub(crate) fn try_extras<R>(&self, look: impl FnOnce(&Extras) -> R) -> Option<R> {
+        self.extras.try_borrow().ok()?.as_deref().map(look)
+    }
+
     /// Changes the extras, which are made if need be.
     pub(crate) fn extras_mut<R>(&self, change: impl FnOnce(&mut Extras) -> R) -> R {
         change(self.extras.borrow_mut().get_or_insert_default())

@@ -70,7 +70,7 @@ impl Hub {
     /// Ends the hub: unwinds every greenlet so that destructors run, and abandons those that do
     /// not come to an end.
     pub(crate) fn end(&self) {
-        self.set_running(None);
+        drop(self.take_running());
         let live = || -> Vec<RecordRef> {
             let greenlets = self.greenlets.borrow();
             greenlets.iter().map(|(_, g)| g.clone()).filter(|g| !g.is(&self.main)).collect()
@@ -79,7 +79,7 @@ impl Hub {
             self.kill(&greenlet);
         }
         let mut resumes = live().len().saturating_mul(LAST_RESUMES);
-        while let Some(greenlet) = self.ready.pop() {
+        while let Some(greenlet) = self.woken.pop().or_else(|| self.ready.pop()) {
             if resumes == 0 {
                 break;
             }
@@ -90,10 +90,10 @@ impl Hub {
         for greenlet in &abandoned {
             greenlet.abandon();
         }
-        while self.ready.pop().is_some() {}
+        while self.woken.pop().or_else(|| self.ready.pop()).is_some() {}
         *self.timers.borrow_mut() = crate::timers::Timers::new();
         self.mailbox.release();
-        self.set_running(Some(&self.main));
+        self.set_running(self.main.clone());
         if !abandoned.is_empty() {
             crate::report!(
                 "the thread's hub has ended; {} greenlet(s) did not come to an end when killed \
@@ -131,12 +131,43 @@ pub(crate) fn has_other_threads() -> bool {
     }
 }
 
-/// What the stack overflow report says of the running greenlet. Called from a signal handler, so
-/// it neither allocates nor locks.
-pub(crate) fn describe_running(write: &mut dyn FnMut(&[u8])) {
-    let Some(greenlet) = super::current::try_hub().and_then(Hub::try_current) else {
-        return write(b"a greenlet");
+/// What the stack overflow report says of the running greenlet. Called from a signal handler on
+/// whatever thread has overflowed, so it neither allocates nor locks.
+pub(crate) fn describe_running(_base: usize, out: &mut dyn FnMut(&[u8])) {
+    let Some(hub) = super::current::try_hub().filter(|hub| hub.in_greenlet()) else {
+        return out(b"a greenlet");
     };
-    let _ = greenlet;
-    write(b"greenlet");
+    let me = hub.me();
+    let id = me.id.get();
+    out(b"greenlet '");
+    // The handler may have interrupted a change of the extras: then the name is not to be had.
+    match me.try_extras(|extras| extras.name.as_deref().map(|name| out(name.as_bytes()))) {
+        Some(Some(())) => {}
+        _ => {
+            out(b"Greenlet-");
+            write_number(u64::from(id.index()), out);
+        }
+    }
+    out(b"' (id ");
+    write_number(id.to_u64(), out);
+    out(b"), spawned at ");
+    out(me.spawned_at.file().as_bytes());
+    out(b":");
+    write_number(me.spawned_at.line().into(), out);
+    out(b":");
+    write_number(me.spawned_at.column().into(), out);
+}
+
+/// Writes a number in decimal without allocating.
+fn write_number(mut number: u64, out: &mut dyn FnMut(&[u8])) {
+    let mut digits = [0; 20];
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return out(&digits[first..]);
+        }
+    }
 }

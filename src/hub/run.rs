@@ -8,30 +8,45 @@ use std::time::{Duration, Instant};
 
 use crate::hub::core::Hub;
 use crate::hub::park::Due;
-use crate::hub::record::Wake;
+use crate::hub::record::{RecordRef, State, Wake};
 
-/// How many greenlets run between two looks at the fds and the clock. std's listen backlog is
+/// How many greenlets of the run queue run between two looks at the fds and the clock. std's listen backlog is
 /// 128: an accepting greenlet must get its turn before twice this many others have connected.
 const RESUMES_PER_TURN: u32 = 64;
 
 impl Hub {
     /// Runs the others until the main greenlet is at the head of the run queue.
-    #[inline]
+    #[cold]
+    #[inline(never)]
     pub(crate) fn run_until_main(&self) {
-        self.set_running(None);
         loop {
-            while self.resumed.get() < RESUMES_PER_TURN {
-                let Some(greenlet) = self.ready.pop() else { break };
+            while let Some(greenlet) = self.next_to_run() {
                 if greenlet.is(&self.main) {
-                    self.main.state.set(crate::hub::record::State::Running);
-                    self.set_running(Some(&self.main));
-                    return;
+                    greenlet.state.set(State::Running);
+                    return self.set_running(greenlet);
                 }
-                self.resumed.set(self.resumed.get() + 1);
                 self.resume(greenlet);
             }
             self.turn();
         }
+    }
+
+    /// The greenlet whose turn it is; None when it is time to look at the fds and the clock.
+    ///
+    /// Those whose fd has become ready go first, as in gevent, and are limited by what one poll
+    /// reports. An accepting greenlet would otherwise stand behind every client that is ready to
+    /// connect.
+    #[inline]
+    fn next_to_run(&self) -> Option<RecordRef> {
+        if let Some(greenlet) = self.woken.pop() {
+            return Some(greenlet);
+        }
+        let resumed = self.resumed.get();
+        if resumed == RESUMES_PER_TURN {
+            return None;
+        }
+        self.resumed.set(resumed + 1);
+        self.ready.pop()
     }
 
     /// Collects what has happened since the last turn; sleeps first if nothing is ready. I/O
@@ -69,7 +84,7 @@ impl Hub {
 
     /// Wakes whoever waits for an fd that has become ready.
     fn poll(&self, timeout: Option<Duration>) {
-        self.reactor.poll(timeout, |ticket, wake| self.unpark(ticket, wake));
+        self.reactor.poll(timeout, |ticket, wake| self.unpark_to(&self.woken, ticket, wake));
     }
 
     /// Does what is due.

@@ -36,11 +36,11 @@ impl Hub {
     /// called after all are armed: if it says true, there is nothing to wait for.
     pub(crate) fn wait_fds(
         &self,
-        fds: &[(RawFd, Direction)],
+        fds: impl ExactSizeIterator<Item = (RawFd, Direction)> + Clone,
         deadline: Option<Instant>,
         check: &mut dyn FnMut() -> bool,
     ) -> Wake {
-        for &(fd, direction) in fds {
+        for (fd, direction) in fds.clone() {
             if let Err(error) = self.reactor.arm(fd, direction, Trust::Foreign) {
                 return cannot_wait(&error);
             }
@@ -49,11 +49,11 @@ impl Hub {
             return Wake::Ready;
         }
         let ticket = self.ticket();
-        for &(fd, direction) in fds {
+        for (fd, direction) in fds.clone() {
             self.reactor.add_waiter(fd, direction, ticket.clone());
         }
         let wake = self.park(Reason::Fds(fds.len()), Kill::Delivered, deadline);
-        for &(fd, direction) in fds {
+        for (fd, direction) in fds.clone() {
             self.reactor.remove_waiter(fd, direction, &ticket);
         }
         wake

@@ -51,7 +51,8 @@ pub(crate) struct StackSize(
 );
 
 impl StackSize {
-    /// The smallest class with at least `bytes` of usable stack; the largest class if there is none, which no kernel can map.
+    /// The smallest class with at least `bytes` of usable stack; the last class if there is none, which is half the
+    /// address space, so no kernel can map it.
     pub(crate) fn at_least(bytes: usize) -> StackSize {
         let class = (0..CLASSES as u8).find(|&class| StackSize(class).bytes() >= bytes);
         StackSize(class.unwrap_or(CLASSES as u8 - 1))
@@ -77,6 +78,9 @@ impl StackSize {
     /// The usable bytes: without the guard and the thread-local storage.
     #[inline]
     pub(crate) const fn bytes(self) -> usize {
+        if self.0 as usize == CLASSES - 1 {
+            return usize::MAX / 2 + 1;
+        }
         let halves = 2 + (self.0 as usize & 1);
         (((SIZE_MIN / 2) * halves) << (self.0 / 2)).next_multiple_of(GRAIN)
     }

@@ -1,0 +1,149 @@
+//! The hub as the shims see it.
+
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use greenling_shims::runtime::{Bypass, Direction, Runtime, Ticket, Wake};
+
+use crate::hub::core::Hub;
+use crate::hub::park::Kill;
+use crate::hub::reactor::{self, Trust};
+use crate::hub::reason::Reason;
+use crate::hub::remote::RemoteTicket;
+use crate::hub::{self, record, try_hub};
+
+/// The calling thread's hub, whichever that is.
+pub(crate) struct HubRuntime;
+
+impl Runtime for HubRuntime {
+    #[inline]
+    fn bypass(&self) -> Option<Bypass> {
+        let Some(hub) = try_hub() else { return Some(Bypass::NoHub) };
+        if !hub.in_greenlet() {
+            return Some(Bypass::InHub);
+        }
+        if std::thread::panicking() {
+            return Some(Bypass::Panicking);
+        }
+        hub.forked.get().then_some(Bypass::Forked)
+    }
+
+    #[inline]
+    fn worth_trying(&self, fd: RawFd, direction: Direction) -> bool {
+        the_hub().reactor.worth_trying(fd, direction.into())
+    }
+
+    #[inline]
+    fn progressed(&self, fd: RawFd, direction: Direction, drained: bool) {
+        let hub = the_hub();
+        if drained {
+            hub.reactor.drained(fd, direction.into());
+        }
+        if hub.spend_io_budget() {
+            hub.yield_now();
+        }
+    }
+
+    fn wait_fd(&self, fd: RawFd, direction: Direction, deadline: Option<Instant>) -> Wake {
+        let hub = the_hub();
+        let wake = hub.wait_fd(fd, direction.into(), Trust::Owned, deadline);
+        told(hub, wake, Reason::Fd(fd, direction.into()))
+    }
+
+    fn wait_any(
+        &self,
+        fds: &[(RawFd, Direction)],
+        deadline: Option<Instant>,
+        check: &mut dyn FnMut() -> bool,
+    ) -> Wake {
+        let hub = the_hub();
+        let count = fds.len();
+        let fds = fds.iter().map(|&(fd, direction)| (fd, direction.into()));
+        told(hub, hub.wait_fds(fds, deadline, check), Reason::Fds(count))
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Wake {
+        let hub = the_hub();
+        told(hub, hub.park(Reason::Sleep, Kill::Delivered, Some(deadline)), Reason::Sleep)
+    }
+
+    fn fd_closing(&self, fd: RawFd) {
+        reactor::number_freed(fd);
+        if let Some(hub) = try_hub().filter(|hub| !hub.forked.get()) {
+            hub.reactor.closing(fd, |ticket, wake| hub.unpark(ticket, wake));
+        }
+    }
+
+    fn fd_duplicated(&self, old: RawFd, new: RawFd) {
+        if let Some(hub) = try_hub().filter(|hub| !hub.forked.get()) {
+            hub.reactor.duplicated(old);
+            hub.reactor.duplicated(new);
+        }
+    }
+
+    fn ticket(&self) -> Ticket {
+        let RemoteTicket { hub, greenlet, generation } = the_hub().remote_ticket();
+        Ticket { hub, greenlet, generation: generation.into() }
+    }
+
+    fn park(&self, deadline: Option<Instant>) -> Wake {
+        let hub = the_hub();
+        hub.futex_waits.set(hub.futex_waits.get() + 1);
+        let wake = hub.park(Reason::Futex, Kill::Deferred, deadline);
+        hub.futex_waits.set(hub.futex_waits.get() - 1);
+        told(hub, wake, Reason::Futex)
+    }
+
+    fn unpark(&self, ticket: Ticket) {
+        let Ticket { hub, greenlet, generation } = ticket;
+        // A generation has 32 bits where it comes from, in `ticket`.
+        let ticket = RemoteTicket { hub, greenlet, generation: generation as u32 };
+        Hub::unpark_remote(try_hub().filter(|hub| !hub.forked.get()), ticket);
+    }
+
+    fn offload(&self, job: Box<dyn FnOnce() + Send>) -> Wake {
+        let hub = the_hub();
+        told(hub, crate::threadpool::offload(hub, job), Reason::Offload)
+    }
+
+    fn yield_now(&self) {
+        the_hub().yield_now();
+    }
+}
+
+/// The hub of a thread for which `bypass` has just found that it has one.
+#[inline]
+fn the_hub() -> &'static Hub {
+    try_hub().expect("the gate lets only threads with a hub pass")
+}
+
+/// What to tell a shim of the end of its park. A shim fails where greenling's own calls unwind, and
+/// its caller may ignore that and call again for ever, so others get their turn first.
+fn told(hub: &Hub, wake: record::Wake, reason: Reason) -> Wake {
+    match wake {
+        record::Wake::Ready => Wake::Ready,
+        record::Wake::TimedOut => Wake::TimedOut,
+        record::Wake::Closed => Wake::Closed,
+        record::Wake::Unpollable => Wake::Unpollable,
+        record::Wake::Killed | record::Wake::Expired => {
+            hub.deliver();
+            hub.yield_now();
+            if wake == record::Wake::Killed { Wake::Killed } else { Wake::Expired }
+        }
+        // The caller is foreign: a panic can't pass through it, and it would wait for ever.
+        record::Wake::Deadlock => {
+            crate::report!("{}", hub.deadlock_report(reason));
+            std::process::abort()
+        }
+    }
+}
+
+impl From<Direction> for hub::Direction {
+    #[inline]
+    fn from(direction: Direction) -> hub::Direction {
+        match direction {
+            Direction::Read => hub::Direction::Read,
+            Direction::Write => hub::Direction::Write,
+        }
+    }
+}
