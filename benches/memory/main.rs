@@ -105,7 +105,6 @@ fn rows(points: &[Point], largest: usize) -> Vec<Row> {
     let mut rows = vec![
         match of("greenling", largest) {
             None => Row::missing(figure, "the child process failed"),
-            // A page, and for each stack's place in the page tables what four levels of them take.
             Some(point) => Row::alone(figure, point.bytes, "B"),
         }
         .value_goal(4_900.0, 4_650.0),
@@ -119,7 +118,7 @@ fn rows(points: &[Point], largest: usize) -> Vec<Row> {
         };
         rows.push(compared("memory", "B", own.bytes, last.bytes));
         rows.push(compared("spawn, park, wake, join", "ns", own.warm, last.warm));
-        rows.push(compared("the same, cold", "ns", own.cold, last.cold));
+        rows.push(compared("spawn, park, wake, join, cold", "ns", own.cold, last.cold));
     }
     rows
 }

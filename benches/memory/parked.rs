@@ -103,10 +103,10 @@ fn tokio_tasks(count: usize) -> [Round; 2] {
     })
 }
 
-/// All from inside a coroutine, so that waiting for the others is a yield.
+/// From outside: a coroutine that only yields would keep may's worker from taking in new ones.
 fn may_coroutines(count: usize) -> [Round; 2] {
     may::config().set_workers(1).set_stack_size(0x1000);
-    let round = move || {
+    [(); 2].map(|()| {
         let before = proc::memory_bytes();
         let start = Instant::now();
         let started = Arc::new(AtomicUsize::new(0));
@@ -120,7 +120,7 @@ fn may_coroutines(count: usize) -> [Round; 2] {
             })
             .collect();
         while started.load(Ordering::Relaxed) < count {
-            may::coroutine::yield_now();
+            std::thread::yield_now();
         }
         let spawning = start.elapsed();
         let bytes = proc::memory_bytes().saturating_sub(before);
@@ -130,8 +130,7 @@ fn may_coroutines(count: usize) -> [Round; 2] {
             coroutine.join().expect("a parked coroutine does not panic");
         }
         Round { spawning, bytes, joining: start.elapsed() }
-    };
-    [(); 2].map(|()| may::go!(round).join().expect("a coroutine for each could be had"))
+    })
 }
 
 /// Threads whose stacks are as small as they may be. What the kernel needs for each, which is

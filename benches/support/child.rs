@@ -14,7 +14,7 @@ use super::proc;
 const CHILD: &str = "child";
 
 /// How long a child may take.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The arguments of this process if it is a child. It then dies with its parent.
 pub(crate) fn arguments() -> Option<Vec<String>> {

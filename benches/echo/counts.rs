@@ -1,0 +1,132 @@
+//! Exact counts of a request: instructions in user space, by callgrind, and syscalls, by strace.
+//!
+//! Each is the difference of two runs that make different numbers of requests, so starting,
+//! connecting and ending are not in it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::load::Load;
+use crate::server::Server;
+use crate::support::mode::Mode;
+use crate::support::results;
+use crate::support::row::Row;
+use crate::{LIMIT, SERVERS};
+
+/// How many connections make the requests.
+const CONNECTIONS: usize = 50;
+
+/// A tracer that counts.
+struct Tracer {
+    /// The command.
+    program: &'static str,
+    /// What it counts.
+    figure: &'static str,
+    /// Its options, when it is to leave its count in this file.
+    options: fn(&str) -> Vec<String>,
+    /// Finds the count in the file.
+    read: fn(&str) -> Option<f64>,
+    /// The goals of the servers: who, within reach, aim.
+    goals: &'static [(&'static str, f64, f64)],
+}
+
+/// The tracers.
+const TRACERS: [Tracer; 2] = [
+    Tracer {
+        program: "valgrind",
+        figure: "echo, user instructions per request",
+        options: |file| {
+            let (log, out) = (format!("--log-file={file}"), "--callgrind-out-file=/dev/null");
+            ["--tool=callgrind", out, &log].map(String::from).into()
+        },
+        read: instructions,
+        goals: &[("own types", 300.0, 200.0), ("patched std", 450.0, 300.0)],
+    },
+    Tracer {
+        program: "strace",
+        figure: "echo, syscalls per request",
+        options: |file| ["-f", "-c", "-o", file].map(String::from).into(),
+        read: syscalls,
+        goals: &[("own types", 2.1, 2.05), ("patched std", 2.1, 2.05)],
+    },
+];
+
+/// The counts of every server.
+pub(crate) fn rows(mode: Mode) -> Vec<Row> {
+    let requests = mode.pick((5_000, 25_000), (500, 2_500));
+    TRACERS.iter().flat_map(|tracer| counted(tracer, requests)).collect()
+}
+
+/// What a tracer counts of every server, or one row that says why it can't.
+fn counted(tracer: &Tracer, requests: (u64, u64)) -> Vec<Row> {
+    let mut version = Command::new(tracer.program);
+    let version = version.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !version.is_ok_and(|status| status.success()) {
+        let program = tracer.program;
+        let note = format!("{program} is missing: `apt-get install {program}`");
+        return vec![Row::missing(tracer.figure, note)];
+    }
+    let counts = SERVERS.map(|(name, _)| (name, per_request(tracer, name, requests)));
+    let limit = counts.iter().find(|(name, _)| *name == LIMIT).map(|(_, count)| count);
+    let limit = limit.and_then(|count| count.as_ref().ok()).copied().unwrap_or(f64::NAN);
+    let others = counts.iter().filter(|(name, _)| *name != LIMIT);
+    let row = |(name, count): &(&str, io::Result<f64>)| {
+        let figure = format!("{}: {name}", tracer.figure);
+        let row = match count {
+            Ok(count) => Row::alone(figure, *count, "").against(LIMIT, limit),
+            Err(error) => Row::missing(figure, error.to_string()),
+        };
+        match tracer.goals.iter().find(|(server, ..)| server == name) {
+            Some((_, reach, aim)) => row.value_goal(*reach, *aim),
+            None => row,
+        }
+    };
+    others.map(row).collect()
+}
+
+/// What a server's request counts for.
+fn per_request(tracer: &Tracer, name: &str, (few, many): (u64, u64)) -> io::Result<f64> {
+    let counts = [few, many].map(|requests| total(tracer, name, requests));
+    let [(few, fewer), (many, more)] = counts.map(|count| count.unwrap_or((0, f64::NAN)));
+    match (more - fewer) / (many as f64 - few as f64) {
+        count if count.is_finite() => Ok(count),
+        _ => Err(io::Error::other(format!("failed under {}", tracer.program))),
+    }
+}
+
+/// How many requests a server has answered, and the count of its whole life.
+fn total(tracer: &Tracer, name: &str, requests: u64) -> io::Result<(u64, f64)> {
+    let file = results::directory().join(format!("{}.count", tracer.program));
+    let path = file.to_string_lossy();
+    let command = [vec![tracer.program.to_string()], (tracer.options)(&path)].concat();
+    let server = Server::start(name, &command)?;
+    let mut load = Load::connect(server.address, CONNECTIONS)?;
+    let answered = load.run(|answered| answered >= requests)?;
+    // The server goes first: the ends of its connections are not to be counted.
+    drop((server, load));
+    let count = read(&file, tracer.read);
+    count.map(|count| (answered, count))
+}
+
+/// Reads a tracer's file.
+fn read(file: &Path, find: fn(&str) -> Option<f64>) -> io::Result<f64> {
+    let text = fs::read_to_string(file)?;
+    fs::remove_file(file)?;
+    find(&text).ok_or_else(|| io::Error::other("the tracer has counted nothing"))
+}
+
+/// callgrind's last words: `==123== Collected : 456`.
+fn instructions(text: &str) -> Option<f64> {
+    let (_, rest) = text.rsplit_once("Collected :")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// The sum of strace's column of calls, the fourth, over its lines; the last one is a total.
+fn syscalls(text: &str) -> Option<f64> {
+    let lines = text.lines().filter(|line| !line.trim_end().ends_with("total"));
+    let fields = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let counted = fields.filter(|fields| fields.first().is_some_and(|f| f.parse::<f64>().is_ok()));
+    counted.map(|fields| fields.get(3)?.parse::<f64>().ok()).sum()
+}
