@@ -1,12 +1,16 @@
 //! gevent for Rust.
 
+mod dns;
 mod fiber;
 mod greenlet;
 mod hub;
+pub mod io;
 #[cfg(feature = "monkey")]
 pub mod monkey;
+pub mod net;
 mod slab;
 mod stack;
+pub mod sync;
 mod threadpool;
 mod time;
 mod timers;

@@ -8,16 +8,19 @@
 //!   the executable, of the shared libraries it is linked with, and of those it opens with
 //!   `dlopen` all end in the shims. In debug, release and with fat LTO; with lld (rustc's
 //!   default here) and GNU ld; with `-C prefer-dynamic`, where std is a shared library itself.
-//! - A static executable (`-C target-feature=+crt-static`) exports nothing: its own calls are
-//!   taken over; libraries it opens bring a libc of their own.
+//! - A static executable (`-C target-feature=+crt-static`) does not link: in libc.a the object
+//!   of getaddrinfo also holds functions that are not replaced, so it is a duplicate definition.
+//!   (With the sleeps alone it does link; then its own calls are taken over, and no others.)
 //! - A shared library (`cdylib`) that holds the shims and is opened by a program without them
 //!   comes after libc in the loader's order: nothing is taken over, not even the library's own
-//!   calls. Only `LD_PRELOAD` helps, or linking the library with `-Bsymbolic` for its own calls.
+//!   calls. `LD_PRELOAD` of it takes over everything, linking it with `-Bsymbolic` its own calls.
 //!
 //! What no look-up shows: calls inside libc itself, system calls made by hand, and libraries
 //! linked with `-Bsymbolic` to something that has the symbol too.
 
+use std::ffi::CString;
 use std::fmt;
+use std::ptr::null;
 
 use crate::TABLE;
 
@@ -26,7 +29,7 @@ use crate::TABLE;
 pub enum Binding {
     /// In the shim, from everywhere in the process.
     Bound,
-    /// In the shim from what it is linked with (this executable), but not from shared libraries.
+    /// In the shim from the code that it is linked with, but not from other shared libraries.
     OwnCodeOnly,
     /// Somewhere else, from everywhere: the symbol can't be patched in this process.
     NotBound,
@@ -38,7 +41,7 @@ impl fmt::Display for Binding {
             Binding::Bound => "calls from this program and from shared libraries are patched",
             Binding::OwnCodeOnly => {
                 "calls from this program are patched, but those from shared libraries are not, \
-                 since the program does not export the symbol (is it linked statically?)"
+                 since they find another definition first (is this a library linked with -Bsymbolic?)"
             }
             Binding::NotBound => {
                 "no call is patched, since another definition comes first (are the shims in a \
@@ -50,17 +53,23 @@ impl fmt::Display for Binding {
 
 /// Where calls of each shim's symbol end up in this process.
 pub fn bindings() -> impl Iterator<Item = (&'static str, Binding)> {
-    TABLE.iter().map(|symbol| {
-        // SAFETY: the name is a C string; the default order is that of every library's calls.
-        let from_libraries =
-            unsafe { libc::dlsym(libc::RTLD_DEFAULT, symbol.name.as_ptr()) } as usize;
-        let binding = match (is_ours(from_libraries), is_ours((symbol.resolved)())) {
+    // The program and what it was started with, in the loader's order: where calls of every
+    // library are looked up first. Not RTLD_DEFAULT, which begins with this very object if it
+    // is a library linked with -Bsymbolic. The handle is the program's own and needs no closing.
+    // SAFETY: no file is opened, so no constructor runs.
+    let program = unsafe { libc::dlopen(null(), libc::RTLD_LAZY) };
+    TABLE.iter().map(move |symbol| {
+        let name = CString::new(symbol.name).unwrap_or_default();
+        // SAFETY: the name is a C string, and the handle is the program's.
+        let from_libraries = unsafe { libc::dlsym(program, name.as_ptr()) } as usize;
+        // The table's address is what the loader found for this code: where a symbol can be
+        // overridden, the linker leaves it to the loader, however sure the compiler was.
+        let binding = match (is_ours(from_libraries), is_ours(symbol.shim.get())) {
             (true, true) => Binding::Bound,
             (false, true) => Binding::OwnCodeOnly,
             (_, false) => Binding::NotBound,
         };
-        // A Rust identifier.
-        (symbol.name.to_str().unwrap_or_default(), binding)
+        (symbol.name, binding)
     })
 }
 

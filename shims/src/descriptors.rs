@@ -81,7 +81,8 @@ pub(crate) extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) 
         return unsafe { libc::close_range(first, last, flags) };
     }
     let books = books();
-    let closes = flags as c_uint & libc::CLOSE_RANGE_CLOEXEC == 0;
+    // With any other flag nothing is closed: it is another job, or an error.
+    let closes = flags as c_uint & !libc::CLOSE_RANGE_UNSHARE == 0;
     if closes && !matches!(books, Books::Closed) {
         fds::tracked(first, last).for_each(|fd| books.closing(fd));
     }
@@ -130,9 +131,11 @@ pub(crate) extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
 /// dup3(2), with the books kept about both fds.
 fn replace(old: RawFd, new: RawFd, flags: c_int) -> Result<usize, Errno> {
     let books = books();
-    // The kernel leaves `new` alone if `old` is bad, and so do the books.
-    // SAFETY: F_GETFD has no argument.
-    let valid = old != new && unsafe { real::fcntl(old, libc::F_GETFD, 0) }.is_ok();
+    // The kernel leaves `new` alone if `old` or a flag is bad, and so do the books.
+    let valid = old != new
+        && flags & !libc::O_CLOEXEC == 0
+        // SAFETY: F_GETFD has no argument.
+        && unsafe { real::fcntl(old, libc::F_GETFD, 0) }.is_ok();
     if valid && !matches!(books, Books::Closed) {
         books.closing(new);
     }

@@ -188,6 +188,15 @@ impl Description {
         self.state.load(Ordering::Relaxed) & NONBLOCKING != 0
     }
 
+    /// Whether calls on it may have to wait: it is a socket, and it is not certain that its user
+    /// wants no waiting. (Where others may have changed that, [`may_wait`](Self::may_wait) is
+    /// asked before a wait.)
+    #[inline]
+    pub(crate) fn is_waiting_socket(&self) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        state & KIND != Kind::Other.bits() && state & (NONBLOCKING | FOREIGN) != NONBLOCKING
+    }
+
     /// Notes what its user has set `O_NONBLOCK` to.
     pub(crate) fn set_nonblocking(&self, nonblocking: bool) {
         self.set_bit(NONBLOCKING, nonblocking);

@@ -162,12 +162,6 @@ pub(crate) fn follow_forks() {
     unsafe { libc::pthread_atfork(None, None, Some(child)) };
 }
 
-/// How many greenlets wait in the shard that `address` belongs to.
-#[cfg(test)]
-pub(crate) fn waiters_count(address: *const AtomicU32) -> usize {
-    shard(address).len()
-}
-
 fn shard(address: *const AtomicU32) -> &'static Shard {
     // Fibonacci hashing: the upper bits of the product depend on all bits of the address.
     let hash = (address as u64 >> 2).wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -37,4 +37,4 @@ mod time;
 mod wait;
 
 pub use gate::{Category, install, is_patched};
-pub use table::{Symbol, TABLE};
+pub use table::{Address, Symbol, TABLE};

@@ -10,6 +10,8 @@ use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 use crate::errno::{Errno, answer, kept};
 use crate::fds::{self, Description, Kind};
+use crate::gate::{self, Category};
+use crate::iovecs;
 use crate::real;
 use crate::runtime::{Direction, Runtime};
 use crate::wait::{Retry, Waiting, scheduler};
@@ -132,7 +134,7 @@ pub(crate) fn check_room(bytes: size_t, room: size_t) {
 /// # Safety
 ///
 /// As libc's `recv`.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn receive(
     fd: c_int,
     buffer: *mut c_void,
@@ -152,7 +154,7 @@ pub(crate) unsafe fn receive(
 /// # Safety
 ///
 /// As libc's `recv`.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn receive_with(
     runtime: &dyn Runtime,
     fd: c_int,
@@ -161,16 +163,16 @@ pub(crate) unsafe fn receive_with(
     flags: c_int,
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
-    let attempt = |flags| unsafe { try_receive(fd, buffer, bytes, flags) };
+    let attempt = move |flags| unsafe { try_receive(fd, buffer, bytes, flags) };
     let Some(description) = waiter(fd, flags) else { return attempt(flags) };
     if flags & libc::MSG_WAITALL != 0 && bytes != 0 && description.kind().is_stream() {
-        let part = |done: usize, flags| {
+        let part = move |done: usize, flags| {
             // SAFETY: `done` bytes of the caller's buffer are filled, so that many less follow.
             unsafe { try_receive(fd, buffer.wrapping_byte_add(done), bytes - done, flags) }
         };
         return receive_all(runtime, fd, description, bytes, flags, part);
     }
-    receive_some(runtime, fd, description, flags, || bytes, attempt)
+    receive_some(runtime, fd, description, flags, move || bytes, attempt)
 }
 
 /// recvfrom(2).
@@ -186,7 +188,7 @@ unsafe fn receive_from(
         // SAFETY: the caller's promise. Without a name its size is not looked at.
         return unsafe { receive(fd, buffer, bytes, flags) };
     }
-    let attempt = |done: usize, flags: c_int| {
+    let attempt = move |done: usize, flags: c_int| {
         let at = buffer.wrapping_byte_add(done) as usize;
         let arguments =
             [fd as usize, at, bytes - done, flags as usize, name as usize, name_bytes as usize];
@@ -204,25 +206,24 @@ unsafe fn receive_from(
 /// recvmsg(2).
 unsafe fn receive_message(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
-    let attempt = |flags| unsafe { try_receive_message(fd, message, flags) };
-    let Some(runtime) = scheduler(fd) else { return attempt(flags) };
-    let result = match waiter(fd, flags) {
+    let attempt = move |flags| unsafe { try_receive_message(fd, message, flags) };
+    let result = match scheduler(fd).and_then(|runtime| Some((runtime, waiter(fd, flags)?))) {
         None => attempt(flags),
-        Some(description) => {
-            let wanted = || {
+        Some((runtime, description))
+            if flags & libc::MSG_WAITALL != 0 && description.kind().is_stream() =>
+        {
+            // SAFETY: the caller's promise.
+            unsafe { receive_message_all(runtime, fd, description, message, flags) }
+        }
+        Some((runtime, description)) => {
+            let wanted = move || {
                 // SAFETY: asked only after the kernel has read the message, so it is readable.
-                unsafe { crate::iovecs::total((*message).msg_iov, (*message).msg_iovlen) }
+                unsafe { iovecs::total((*message).msg_iov, (*message).msg_iovlen) }
             };
-            let all = flags & libc::MSG_WAITALL != 0 && description.kind().is_stream();
-            if all {
-                // SAFETY: the caller's promise.
-                unsafe { receive_message_all(runtime, fd, description, message, flags) }
-            } else {
-                receive_some(runtime, fd, description, flags, wanted, attempt)
-            }
+            receive_some(runtime, fd, description, flags, wanted, attempt)
         }
     };
-    if result.is_ok() {
+    if result.is_ok() && gate::is_patched(Category::Socket) {
         // SAFETY: the kernel has just filled the message.
         unsafe { forget_received(message) };
     }
@@ -236,14 +237,13 @@ fn waiter(fd: c_int, flags: c_int) -> Option<&'static Description> {
     if flags & NEVER_WAITS != 0 {
         return None;
     }
-    fds::lookup(fd)
-        .filter(|description| !description.is_nonblocking() && description.kind() != Kind::Other)
+    fds::lookup(fd).filter(|description| description.is_waiting_socket())
 }
 
 /// Receives once, as soon as there is something. Suspends.
 ///
 /// `wanted` is how much room there is; it is asked only after a receive succeeded.
-#[inline]
+#[inline(always)]
 fn receive_some(
     runtime: &dyn Runtime,
     fd: c_int,
@@ -300,7 +300,10 @@ pub(crate) fn received(
         && flags & PROVES_NOTHING == 0
         && description.kind() == Kind::Tcp
         && done < wanted();
-    kept(|| runtime.progressed(fd, Direction::Read, drained));
+    // Who wants no waiting is not made to wait for its turn either.
+    if !description.is_nonblocking() {
+        kept(|| runtime.progressed(fd, Direction::Read, drained));
+    }
     done
 }
 
@@ -316,7 +319,7 @@ fn receive_all(
     part: impl Fn(usize, c_int) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
     let peek = flags & libc::MSG_PEEK != 0;
-    let bytes = bytes.min(crate::iovecs::BYTES_MAX);
+    let bytes = bytes.min(iovecs::BYTES_MAX);
     let mut waiting = Waiting::new(runtime, fd, Direction::Read, description);
     let mut done = 0;
     let failure = loop {
@@ -384,16 +387,15 @@ unsafe fn receive_message_all(
     let (vectors, count, control) =
         unsafe { ((*message).msg_iov, (*message).msg_iovlen, (*message).msg_controllen) };
     // SAFETY: the kernel has read them.
-    let bytes = unsafe { crate::iovecs::total(vectors, count) };
+    let bytes = unsafe { iovecs::total(vectors, count) };
     // The kernel, too, ends the receive at ancillary data.
     if first == 0 || first >= bytes || control != 0 || flags & libc::MSG_PEEK != 0 {
         return Ok(first);
     }
     let rest = receive_all(runtime, fd, description, bytes - first, flags, |done, flags| {
-        let mut room =
-            [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; crate::iovecs::WINDOW];
+        let mut room = [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; iovecs::WINDOW];
         // SAFETY: the kernel has read the vectors, and they are `count`.
-        let filled = unsafe { crate::iovecs::window(vectors, count, first + done, &mut room) };
+        let filled = unsafe { iovecs::window(vectors, count, first + done, &mut room) };
         // SAFETY: all zeroes is a message without name, vectors and ancillary data.
         let mut part: msghdr = unsafe { std::mem::zeroed() };
         part.msg_iov = room.as_mut_ptr();

@@ -98,8 +98,7 @@ pub(crate) unsafe extern "C" fn writev(fd: c_int, vectors: *const iovec, count: 
 fn socket(fd: c_int) -> Option<(&'static dyn Runtime, &'static Description)> {
     let runtime = scheduler(fd)?;
     let description = fds::lookup(fd)?;
-    let waits = description.kind() != Kind::Other && !description.is_nonblocking();
-    waits.then_some((runtime, description))
+    description.is_waiting_socket().then_some((runtime, description))
 }
 
 /// read(2) of anything.

@@ -95,7 +95,7 @@ impl Name {
 }
 
 /// send(2) and sendto(2).
-#[inline]
+#[inline(always)]
 unsafe fn send_buffer(
     fd: c_int,
     buffer: *const c_void,
@@ -129,7 +129,7 @@ pub(crate) unsafe fn write_with(
 }
 
 /// [`send_buffer`], once it is known whom to wait with.
-#[inline]
+#[inline(always)]
 unsafe fn send_with(
     runtime: &dyn Runtime,
     fd: c_int,
@@ -139,18 +139,18 @@ unsafe fn send_with(
     name: Name,
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
-    let first = |flags| unsafe { try_send(fd, buffer, bytes, flags, name) };
+    let first = move |flags| unsafe { try_send(fd, buffer, bytes, flags, name) };
     let Some(description) = waiter(fd, flags) else { return first(flags) };
     let done = send_first(runtime, fd, description, flags, bytes, name.address != 0, first)?;
     let bytes = bytes.min(iovecs::BYTES_MAX);
     if done >= bytes || !description.kind().is_stream() {
-        return Ok(sent(runtime, fd, done));
+        return Ok(sent(runtime, fd, description, done));
     }
-    let done = send_rest(runtime, fd, description, flags, done, bytes, |done, flags| {
+    let done = send_rest(runtime, fd, description, flags, done, bytes, move |done, flags| {
         // SAFETY: `done` bytes of the caller's buffer are sent, so that many less follow.
         unsafe { try_send(fd, buffer.wrapping_byte_add(done), bytes - done, flags, Name::NONE) }
     });
-    Ok(sent(runtime, fd, done))
+    Ok(sent(runtime, fd, description, done))
 }
 
 /// sendmsg(2).
@@ -175,26 +175,26 @@ pub(crate) unsafe fn send_message_with(
     flags: c_int,
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
-    let first = |flags| unsafe { try_send_message(fd, message, flags) };
+    let first = move |flags| unsafe { try_send_message(fd, message, flags) };
     let Some(description) = waiter(fd, flags) else { return first(flags) };
     // Whether the message has a name matters to Unix datagrams only, and a pause instead of an
     // edge is right for them with and without one.
     let done = send_first(runtime, fd, description, flags, usize::MAX, true, first)?;
     if !description.kind().is_stream() {
-        return Ok(sent(runtime, fd, done));
+        return Ok(sent(runtime, fd, description, done));
     }
     // SAFETY: the kernel has read the message and its vectors.
     let (vectors, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
     // SAFETY: as above.
     let bytes = unsafe { iovecs::total(vectors, count) };
     if done >= bytes {
-        return Ok(sent(runtime, fd, done));
+        return Ok(sent(runtime, fd, description, done));
     }
-    let done = send_rest(runtime, fd, description, flags, done, bytes, |done, flags| {
+    let done = send_rest(runtime, fd, description, flags, done, bytes, move |done, flags| {
         // SAFETY: the kernel has read the vectors, and they are `count`.
         unsafe { send_window(fd, vectors, count, done, flags) }
     });
-    Ok(sent(runtime, fd, done))
+    Ok(sent(runtime, fd, description, done))
 }
 
 /// Sends what follows the first `done` bytes of some vectors, or as much as one window holds.
@@ -223,12 +223,11 @@ fn waiter(fd: c_int, flags: c_int) -> Option<&'static Description> {
     if flags & (libc::MSG_DONTWAIT | libc::MSG_FASTOPEN) != 0 {
         return None;
     }
-    fds::lookup(fd)
-        .filter(|description| !description.is_nonblocking() && description.kind() != Kind::Other)
+    fds::lookup(fd).filter(|description| description.is_waiting_socket())
 }
 
 /// Sends the whole message, or what fits of a stream. Suspends.
-#[inline]
+#[inline(always)]
 fn send_first(
     runtime: &dyn Runtime,
     fd: c_int,
@@ -294,8 +293,11 @@ fn send_rest(
 
 /// Tells the runtime of a send of `done` bytes. May suspend.
 #[inline]
-fn sent(runtime: &dyn Runtime, fd: c_int, done: usize) -> usize {
-    kept(|| runtime.progressed(fd, Direction::Write, false));
+fn sent(runtime: &dyn Runtime, fd: c_int, description: &Description, done: usize) -> usize {
+    // Who wants no waiting is not made to wait for its turn either.
+    if !description.is_nonblocking() {
+        kept(|| runtime.progressed(fd, Direction::Write, false));
+    }
     done
 }
 

@@ -82,12 +82,6 @@ impl Shard {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    /// How many wait here.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
     /// Waits for the lock. `None` in a signal handler that interrupted the holder, who can't go
     /// on before the handler is done: the holder then wakes all waiters of the shard, which look
     /// again whether they still have to wait. A futex wait may end so.
@@ -119,24 +113,25 @@ impl Shard {
         limit: usize,
         wanted: impl Fn(&Node) -> bool,
     ) -> usize {
-        let count = self.wake_some(runtime, limit, wanted);
+        let Some(count) = self.wake_some(runtime, limit, wanted) else { return 0 };
         self.settle(runtime);
         count
     }
 
-    /// [`wake`](Shard::wake), but for what signal handlers may have left to do.
+    /// [`wake`](Shard::wake), but for what signal handlers may have left to do. `None` in a signal
+    /// handler that has just left it to the thread it interrupted.
     fn wake_some(
         &self,
         runtime: &dyn Runtime,
         limit: usize,
         wanted: impl Fn(&Node) -> bool,
-    ) -> usize {
+    ) -> Option<usize> {
         let mut total = 0;
         // Only those that wait by now: a greenlet that is woken here, runs on another thread and
         // waits again would keep this loop going.
         let mut newest = None;
         while total < limit {
-            let Some(list) = self.lock() else { break };
+            let list = self.lock()?;
             // SAFETY: this is the only use of the list while the lock is held.
             let batch = unsafe {
                 let newest = *newest.get_or_insert_with(|| list.newest());
@@ -150,7 +145,7 @@ impl Shard {
                 break;
             }
         }
-        total
+        Some(total)
     }
 
     /// Does what signal handlers could not do while this thread held the lock.
@@ -158,7 +153,10 @@ impl Shard {
         while self.interrupted.load(Ordering::Relaxed)
             && self.interrupted.swap(false, Ordering::Relaxed)
         {
-            self.wake_some(runtime, usize::MAX, |_| true);
+            if self.wake_some(runtime, usize::MAX, |_| true).is_none() {
+                // This is such a handler itself: the holder settles after it.
+                return;
+            }
         }
     }
 
@@ -312,5 +310,96 @@ impl Batch {
         for &ticket in &self.tickets[..self.count] {
             runtime.unpark(ticket);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::RawFd;
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::runtime::{Bypass, Direction, Wake};
+
+    /// Notes who is unparked.
+    struct Unparked(Mutex<Vec<u64>>);
+
+    impl Runtime for Unparked {
+        fn bypass(&self) -> Option<Bypass> {
+            None
+        }
+        fn worth_trying(&self, _: RawFd, _: Direction) -> bool {
+            true
+        }
+        fn progressed(&self, _: RawFd, _: Direction, _: bool) {}
+        fn wait_fd(&self, _: RawFd, _: Direction, _: Option<Instant>) -> Wake {
+            Wake::Ready
+        }
+        fn wait_any(
+            &self,
+            _: &[(RawFd, Direction)],
+            _: Option<Instant>,
+            _: &mut dyn FnMut() -> bool,
+        ) -> Wake {
+            Wake::Ready
+        }
+        fn sleep_until(&self, _: Instant) -> Wake {
+            Wake::TimedOut
+        }
+        fn fd_closing(&self, _: RawFd) {}
+        fn fd_duplicated(&self, _: RawFd, _: RawFd) {}
+        fn ticket(&self) -> Ticket {
+            Ticket { hub: 0, greenlet: 0, generation: 0 }
+        }
+        fn park(&self, _: Option<Instant>) -> Wake {
+            Wake::Ready
+        }
+        fn unpark(&self, ticket: Ticket) {
+            self.0.lock().unwrap().push(ticket.greenlet);
+        }
+        fn offload(&self, _: Box<dyn FnOnce() + Send>) -> Wake {
+            Wake::Ready
+        }
+        fn yield_now(&self) {}
+    }
+
+    fn node(greenlet: u64) -> UnsafeCell<Node> {
+        let ticket = Ticket { hub: 0, greenlet, generation: 0 };
+        UnsafeCell::new(Node::new(null_mut(), !0, ticket))
+    }
+
+    #[test]
+    fn what_a_signal_handler_could_not_do_the_holder_does() {
+        let (shard, runtime) = (Shard::new(), Unparked(Mutex::new(Vec::new())));
+        let nodes: Vec<_> = (0..20).map(node).collect();
+        let list = shard.lock().unwrap();
+        for node in &nodes {
+            // SAFETY: the nodes outlive their stay in the list.
+            unsafe { list.push(node.get()) };
+        }
+        // As in a handler: the same thread, with the lock held.
+        assert_eq!(shard.wake(&runtime, 1, |_| true), 0);
+        assert!(runtime.0.lock().unwrap().is_empty());
+        list.unlock(&runtime);
+        assert_eq!(*runtime.0.lock().unwrap(), (0..20).collect::<Vec<_>>());
+        assert!(shard.is_empty());
+    }
+
+    #[test]
+    fn a_node_can_be_taken_out_anywhere() {
+        let (shard, runtime) = (Shard::new(), Unparked(Mutex::new(Vec::new())));
+        let nodes: Vec<_> = (0..5).map(node).collect();
+        let list = shard.lock().unwrap();
+        // SAFETY: the nodes outlive their stay in the list, and each is taken out once.
+        unsafe {
+            nodes.iter().for_each(|node| list.push(node.get()));
+            for index in [2, 0, 4] {
+                list.unlink(nodes[index].get());
+            }
+        }
+        list.unlock(&runtime);
+        assert_eq!(shard.wake(&runtime, 9, |_| true), 2);
+        assert_eq!(*runtime.0.lock().unwrap(), [1, 3]);
     }
 }

@@ -3,115 +3,96 @@
 //! It names every shim by address, which also makes the linker take each one out of this crate's
 //! archive. One row per line, ordered by file.
 
-use std::ffi::CStr;
-
 use crate::gate::Category;
+use crate::{
+    accept, connect, descriptors, dns, hosts, poll, receive, rw, send, socket, sync, time,
+};
 
 /// A libc symbol that this crate defines.
 #[derive(Debug)]
 pub struct Symbol {
     /// The symbol.
-    pub name: &'static CStr,
+    pub name: &'static str,
     /// What it is patched with.
     pub category: Category,
     /// What it does once patched.
     pub doc: &'static str,
-    /// Tells the address of the shim.
-    pub shim: fn() -> usize,
-    /// Tells where this program's calls of the symbol go, as the linker and the loader have
-    /// resolved it.
-    pub resolved: fn() -> usize,
+    /// The shim.
+    pub shim: Address,
 }
 
-/// What calls of `$shim` go to: the address that a call through the global offset table uses. The
-/// address of the function by name would not do, since the compiler may take it for granted.
-macro_rules! resolved {
-    ($shim:path) => {{
-        let address: usize;
-        // SAFETY: the instructions load an address that the loader has stored, and no more.
-        unsafe {
-            #[cfg(target_arch = "x86_64")]
-            std::arch::asm!("mov {}, qword ptr [rip + {}@GOTPCREL]", out(reg) address,
-                sym $shim, options(nostack, pure, readonly, preserves_flags));
-            #[cfg(target_arch = "aarch64")]
-            std::arch::asm!("adrp {0}, :got:{1}", "ldr {0}, [{0}, :got_lo12:{1}]",
-                out(reg) address, sym $shim,
-                options(nostack, pure, readonly, preserves_flags));
-        }
-        address
-    }};
+/// The address of a shim, to be compared and never called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(*const ());
+
+// SAFETY: the address of a function is a number to everyone; nothing is read through it.
+unsafe impl Sync for Address {}
+
+impl Address {
+    /// The address as a number.
+    pub fn get(self) -> usize {
+        self.0 as usize
+    }
 }
 
-/// The rows: `file::symbol, Category, what it does`.
-macro_rules! table {
-    ($($file:ident :: $name:ident, $category:ident, $doc:literal;)*) => {
-        &[$(Symbol {
-            // The name comes from a Rust identifier, so it has no NUL inside.
-            name: match CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                Ok(name) => name,
-                Err(_) => unreachable!(),
-            },
-            category: Category::$category,
-            doc: $doc,
-            shim: || crate::$file::$name as *const () as usize,
-            resolved: || resolved!(crate::$file::$name),
-        },)*]
-    };
+/// One row.
+const fn row(name: &'static str, category: Category, shim: *const (), doc: &'static str) -> Symbol {
+    Symbol { name, category, doc, shim: Address(shim) }
 }
 
 /// Every libc symbol that this crate defines.
 #[rustfmt::skip]
-pub static TABLE: &[Symbol] = table![
-    accept::accept, Socket, "parks until a connection is there";
-    accept::accept4, Socket, "parks until a connection is there";
-    connect::connect, Socket, "parks until the connection is made or refused";
-    descriptors::close, Socket, "wakes those who wait for the fd, then closes it";
-    descriptors::close_range, Socket, "as close, for each fd";
-    descriptors::dup, Socket, "notes the duplicate";
-    descriptors::dup2, Socket, "as close for the new fd, then notes the duplicate";
-    descriptors::dup3, Socket, "as close for the new fd, then notes the duplicate";
-    descriptors::fcntl, Socket, "notes duplicates and O_NONBLOCK; hides an O_NONBLOCK of the shims' own";
-    descriptors::fcntl64, Socket, "notes duplicates and O_NONBLOCK; hides an O_NONBLOCK of the shims' own";
-    descriptors::ioctl, Socket, "notes FIONBIO";
-    descriptors::pipe, Socket, "notes both ends";
-    descriptors::pipe2, Socket, "notes both ends";
-    dns::getaddrinfo, Dns, "looks the name up on the threadpool, numeric ones at once";
-    dns::getnameinfo, Dns, "looks the address up on the threadpool, numeric forms at once";
-    hosts::gethostbyaddr, Dns, "looks the address up on the threadpool";
-    hosts::gethostbyaddr_r, Dns, "looks the address up on the threadpool";
-    hosts::gethostbyname, Dns, "looks the name up on the threadpool";
-    hosts::gethostbyname2, Dns, "looks the name up on the threadpool";
-    hosts::gethostbyname2_r, Dns, "looks the name up on the threadpool";
-    hosts::gethostbyname_r, Dns, "looks the name up on the threadpool";
-    poll::poll, Select, "parks until one of the fds is ready";
-    poll::__poll_chk, Select, "parks until one of the fds is ready";
-    poll::ppoll, Select, "parks until one of the fds is ready; the mask holds while the kernel is asked";
-    poll::__ppoll_chk, Select, "parks until one of the fds is ready";
-    receive::recv, Socket, "parks until there is something to receive";
-    receive::__recv_chk, Socket, "parks until there is something to receive";
-    receive::recvfrom, Socket, "parks until there is something to receive";
-    receive::__recvfrom_chk, Socket, "parks until there is something to receive";
-    receive::recvmsg, Socket, "parks until there is something to receive";
-    rw::read, Socket, "on a socket as recv; else passes through";
-    rw::__read_chk, Socket, "on a socket as recv; else passes through";
-    rw::readv, Socket, "on a socket as recvmsg; else passes through";
-    rw::write, Socket, "on a socket as send; else passes through";
-    rw::writev, Socket, "on a socket as sendmsg; else passes through";
-    send::send, Socket, "parks until everything is sent";
-    send::sendmsg, Socket, "parks until everything is sent";
-    send::sendto, Socket, "parks until everything is sent";
-    socket::bind, Socket, "passes through";
-    socket::getsockopt, Socket, "passes through";
-    socket::listen, Socket, "passes through";
-    socket::setsockopt, Socket, "notes SO_RCVTIMEO and SO_SNDTIMEO";
-    socket::shutdown, Socket, "passes through; its edge wakes those who wait";
-    socket::socket, Socket, "notes the new socket";
-    socket::socketpair, Socket, "notes both new sockets";
-    sync::syscall, Thread, "parks in SYS_futex WAIT and WAIT_BITSET, wakes those who do; passes everything else on";
-    time::clock_nanosleep, Time, "parks until the time has come";
-    time::nanosleep, Time, "parks until the time has come";
-    time::sched_yield, Time, "lets every greenlet that is ready run";
-    time::sleep, Time, "parks until the time has come";
-    time::thrd_sleep, Time, "parks until the time has come";
-    time::usleep, Time, "parks until the time has come";
+pub static TABLE: &[Symbol] = &[
+    row("accept", Category::Socket, accept::accept as *const (), "parks until a connection is there"),
+    row("accept4", Category::Socket, accept::accept4 as *const (), "parks until a connection is there"),
+    row("connect", Category::Socket, connect::connect as *const (), "parks until the connection is made or refused"),
+    row("close", Category::Socket, descriptors::close as *const (), "wakes those who wait for the fd, then closes it"),
+    row("close_range", Category::Socket, descriptors::close_range as *const (), "as close, for each fd"),
+    row("dup", Category::Socket, descriptors::dup as *const (), "notes the duplicate"),
+    row("dup2", Category::Socket, descriptors::dup2 as *const (), "as close for the new fd, then notes the duplicate"),
+    row("dup3", Category::Socket, descriptors::dup3 as *const (), "as close for the new fd, then notes the duplicate"),
+    row("fcntl", Category::Socket, descriptors::fcntl as *const (), "notes duplicates and O_NONBLOCK; hides an O_NONBLOCK of the shims' own"),
+    row("fcntl64", Category::Socket, descriptors::fcntl64 as *const (), "notes duplicates and O_NONBLOCK; hides an O_NONBLOCK of the shims' own"),
+    row("ioctl", Category::Socket, descriptors::ioctl as *const (), "notes FIONBIO"),
+    row("pipe", Category::Socket, descriptors::pipe as *const (), "notes both ends"),
+    row("pipe2", Category::Socket, descriptors::pipe2 as *const (), "notes both ends"),
+    row("getaddrinfo", Category::Dns, dns::getaddrinfo as *const (), "runs on another thread unless the node is an address"),
+    row("getnameinfo", Category::Dns, dns::getnameinfo as *const (), "runs on another thread unless the host is to be a number"),
+    row("gethostbyaddr", Category::Dns, hosts::gethostbyaddr as *const (), "runs on another thread"),
+    row("gethostbyaddr_r", Category::Dns, hosts::gethostbyaddr_r as *const (), "runs on another thread"),
+    row("gethostbyname", Category::Dns, hosts::gethostbyname as *const (), "runs on another thread"),
+    row("gethostbyname2", Category::Dns, hosts::gethostbyname2 as *const (), "runs on another thread"),
+    row("gethostbyname2_r", Category::Dns, hosts::gethostbyname2_r as *const (), "runs on another thread"),
+    row("gethostbyname_r", Category::Dns, hosts::gethostbyname_r as *const (), "runs on another thread"),
+    row("__poll_chk", Category::Select, poll::__poll_chk as *const (), "parks until one of the fds is ready"),
+    row("__ppoll_chk", Category::Select, poll::__ppoll_chk as *const (), "parks until one of the fds is ready"),
+    row("poll", Category::Select, poll::poll as *const (), "parks until one of the fds is ready"),
+    row("ppoll", Category::Select, poll::ppoll as *const (), "parks until one of the fds is ready; the mask holds while the kernel is asked"),
+    row("__recv_chk", Category::Socket, receive::__recv_chk as *const (), "parks until there is something to receive"),
+    row("__recvfrom_chk", Category::Socket, receive::__recvfrom_chk as *const (), "parks until there is something to receive"),
+    row("recv", Category::Socket, receive::recv as *const (), "parks until there is something to receive"),
+    row("recvfrom", Category::Socket, receive::recvfrom as *const (), "parks until there is something to receive"),
+    row("recvmsg", Category::Socket, receive::recvmsg as *const (), "parks until there is something to receive"),
+    row("__read_chk", Category::Socket, rw::__read_chk as *const (), "on a socket as recv; else passes through"),
+    row("read", Category::Socket, rw::read as *const (), "on a socket as recv; else passes through"),
+    row("readv", Category::Socket, rw::readv as *const (), "on a socket as recvmsg; else passes through"),
+    row("write", Category::Socket, rw::write as *const (), "on a socket as send; else passes through"),
+    row("writev", Category::Socket, rw::writev as *const (), "on a socket as sendmsg; else passes through"),
+    row("send", Category::Socket, send::send as *const (), "parks until everything is sent"),
+    row("sendmsg", Category::Socket, send::sendmsg as *const (), "parks until everything is sent"),
+    row("sendto", Category::Socket, send::sendto as *const (), "parks until everything is sent"),
+    row("bind", Category::Socket, socket::bind as *const (), "passes through"),
+    row("getsockopt", Category::Socket, socket::getsockopt as *const (), "passes through"),
+    row("listen", Category::Socket, socket::listen as *const (), "passes through"),
+    row("setsockopt", Category::Socket, socket::setsockopt as *const (), "notes SO_RCVTIMEO and SO_SNDTIMEO"),
+    row("shutdown", Category::Socket, socket::shutdown as *const (), "passes through; its edge wakes those who wait"),
+    row("socket", Category::Socket, socket::socket as *const (), "notes the new socket"),
+    row("socketpair", Category::Socket, socket::socketpair as *const (), "notes both new sockets"),
+    row("syscall", Category::Thread, sync::syscall as *const (), "a private futex: WAIT parks, WAKE serves greenlets first; every other call passes through"),
+    row("clock_nanosleep", Category::Time, time::clock_nanosleep as *const (), "parks until the time has come; no kill fails it"),
+    row("nanosleep", Category::Time, time::nanosleep as *const (), "as clock_nanosleep"),
+    row("sched_yield", Category::Thread, time::sched_yield as *const (), "lets the other greenlets run"),
+    row("sleep", Category::Time, time::sleep as *const (), "as clock_nanosleep"),
+    row("thrd_sleep", Category::Time, time::thrd_sleep as *const (), "as clock_nanosleep"),
+    row("usleep", Category::Time, time::usleep as *const (), "as clock_nanosleep"),
 ];

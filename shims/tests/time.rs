@@ -1,20 +1,23 @@
 //! The sleeping shims, beside the kernel's answers.
 
-mod common;
+mod threads;
 
 use std::ptr::{null, null_mut};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Counts, counts, green, patch, script};
 use greenling_shims::runtime::Wake;
 use libc::{c_int, clockid_t, timespec};
+use threads::{Counts, counts, green, patch, script};
 
 unsafe extern "C" {
     fn thrd_sleep(request: *const timespec, remain: *mut timespec) -> c_int;
 }
 
-const SHORT: Duration = Duration::from_millis(20);
+const SHORT: Duration = Duration::from_millis(100);
+
+/// A function that sleeps, and its name.
+type Sleeper = (&'static str, Box<dyn Fn() -> c_int>);
 
 fn errno() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
@@ -72,7 +75,7 @@ fn every_sleeping_function_parks_for_its_time_and_keeps_errno() {
     green(|| {
         let short = spec(SHORT);
         // SAFETY: `short` is a valid time, and nobody wants a remainder.
-        let functions: [(&str, Box<dyn Fn() -> c_int>); 7] = unsafe {
+        let functions: [Sleeper; 7] = unsafe {
             [
                 ("nanosleep", Box::new(move || libc::nanosleep(&short, null_mut()))),
                 ("thrd_sleep", Box::new(move || thrd_sleep(&short, null_mut()))),

@@ -52,6 +52,9 @@ fn freed(fd: RawFd) -> &'static AtomicU32 {
     &FREED[fd as usize % FREED.len()]
 }
 
+/// By how much the table of fds grows without a look whether the fd is open at all.
+const GROWTH_MAX: usize = 1024;
+
 /// How an fd's owner treats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
@@ -180,6 +183,12 @@ impl Reactor {
         }
         let mut entries = self.entries.borrow_mut();
         if entries.len() <= fd as usize {
+            // The table must not grow to any size for a number that is nobody's.
+            let far = fd as usize - entries.len() > GROWTH_MAX;
+            // SAFETY: no pointers are passed.
+            if far && unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
             entries.resize_with(fd as usize + 1, Entry::new);
         }
         let entry = &mut entries[fd as usize];
@@ -201,7 +210,8 @@ impl Reactor {
         let poll = self.poll.borrow();
         let registry = poll.registry();
         let token = token(fd, entry.generation);
-        let both = Interest::READABLE | Interest::WRITABLE;
+        // Priority, because a read stops short at TCP's urgent mark: see `deliver`.
+        let both = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let mut source = SourceFd(&fd);
         let result = if entry.registered {
             match registry.reregister(&mut source, token, both) {
@@ -338,6 +348,9 @@ fn deliver(event: &Event, entry: &mut Entry, wake: &mut impl FnMut(Ticket, Wake)
             wake(ticket, Wake::Ready);
         }
     }
+    // A read that stops at the urgent mark is short although more is there, and there will be no
+    // other edge (tcp(7)).
+    entry.read.sticky |= event.is_priority();
     let write_closed = event.is_write_closed() || error;
     if event.is_writable() || write_closed {
         entry.write.ready = true;

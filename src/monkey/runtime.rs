@@ -103,7 +103,7 @@ impl Runtime for HubRuntime {
 
     fn offload(&self, job: Box<dyn FnOnce() + Send>) -> Wake {
         let hub = the_hub();
-        told(hub, crate::threadpool::offload(hub, job), Reason::Offload)
+        told(hub, hub.offload(job), Reason::Offload)
     }
 
     fn yield_now(&self) {

@@ -1,15 +1,16 @@
 //! Guards: how the low end of a slot is made to fault.
 //!
-//! Linux 6.13 and newer mark the page table entries of a guard (`MADV_GUARD_INSTALL`), which costs no mapping. Elsewhere a guard
-//! is a mapping without permissions, and the kernel limits their number (`vm.max_map_count`), so they are handed out within a
-//! budget and then refused with an error that names the limit. This file must never let a slot go without a guard.
+//! Linux 6.13 and newer mark the page table entries of a guard (`MADV_GUARD_INSTALL`), which costs
+//! no mapping. Elsewhere a guard is a mapping without permissions, and the kernel limits their
+//! number (`vm.max_map_count`), so they are handed out within a budget and then refused with an
+//! error that names the limit. This file must never let a slot go without a guard.
 //!
 //! `GREENLING_STACK_GUARD=mprotect` forces the second kind. It is there for tests.
 
+use std::io;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::{io, ptr};
 
 use super::slot::{GRAIN, GUARD_BYTES, out_of_memory};
 
@@ -26,7 +27,8 @@ pub(super) enum Kind {
     Protect,
 }
 
-/// The guards by mapping that exist in this process. Each splits its slab once more, so it costs two mappings.
+/// The guards by mapping that exist in this process. Each splits its slab once more, so it costs
+/// two mappings.
 static PROTECTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Finds out which guards this system has, while nothing of a hub is borrowed.
@@ -84,10 +86,17 @@ pub(super) fn kind() -> Kind {
 #[cfg(target_os = "linux")]
 fn probe() -> Kind {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: a new mapping, at an address of the kernel's choice, is marked and unmapped; nobody else knows it.
+    // SAFETY: a new mapping, at an address of the kernel's choice, is marked and unmapped; nobody
+    // else knows it.
     let marked = unsafe {
-        let page =
-            libc::mmap(ptr::null_mut(), GRAIN, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        let page = libc::mmap(
+            std::ptr::null_mut(),
+            GRAIN,
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags,
+            -1,
+            0,
+        );
         if page == libc::MAP_FAILED {
             false
         } else {
@@ -110,7 +119,8 @@ fn probe() -> Kind {
 fn budget() -> usize {
     static BUDGET: OnceLock<usize> = OnceLock::new();
     *BUDGET.get_or_init(|| {
-        // A missing /proc has no count to offer, but the mappings of a program that has no stacks yet are few.
+        // A missing /proc has no count to offer, but the mappings of a program that has no stacks
+        // yet are few.
         let used = std::fs::read("/proc/self/maps")
             .map_or(0, |maps| maps.iter().filter(|&&byte| byte == b'\n').count());
         budget_of(max_map_count(), used)
@@ -123,8 +133,8 @@ fn budget() -> usize {
     usize::MAX
 }
 
-/// What is left of the limit when the mappings in use and a sixteenth for the rest of the program are taken away, at two
-/// mappings a stack: 30,700 stacks with the kernel's default of 65,530.
+/// What is left of the limit when the mappings in use and a sixteenth for the rest of the program
+/// are taken away, at two mappings a stack: 30,700 stacks with the kernel's default of 65,530.
 pub(super) fn budget_of(limit: usize, used: usize) -> usize {
     limit.saturating_sub(limit / 16).saturating_sub(used) / 2
 }
@@ -143,8 +153,9 @@ fn over_budget(existing: usize) -> io::Error {
     io::Error::new(
         io::ErrorKind::OutOfMemory,
         format!(
-            "cannot guard another greenlet stack: {existing} exist, each takes two memory maps, and vm.max_map_count allows {} \
-             of those; raise it with `sysctl -w vm.max_map_count=...`, or use Linux 6.13 or newer, where guards take none",
+            "cannot guard another greenlet stack: {existing} exist, each takes two memory maps, and \
+             vm.max_map_count allows {} of those; raise it with `sysctl -w vm.max_map_count=...`, \
+             or use Linux 6.13 or newer, where guards take none",
             max_map_count()
         ),
     )

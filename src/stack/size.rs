@@ -6,15 +6,17 @@ use std::sync::OnceLock;
 
 use super::slot::StackSize;
 
-/// The usable stack a greenlet has unless it or the environment asks for another. With its guard, its room for thread-local
-/// storage and the colours it takes 268 KiB of address space, of which a parked greenlet touches one page.
+/// The usable stack a greenlet has unless it or the environment asks for another. With its guard,
+/// its room for thread-local storage and the colours it takes 268 KiB of address space, of which a
+/// parked greenlet touches one page.
 const DEFAULT_BYTES: usize = 192 << 10;
 
 /// The variable that replaces [`DEFAULT_BYTES`].
 const VARIABLE: &str = "GREENLING_STACK_SIZE";
 
-/// The usable stack, in bytes, of a greenlet that doesn't ask for another: 192 KiB, or what the environment variable
-/// `GREENLING_STACK_SIZE` says (a number of bytes, or with a suffix `K`, `M` or `G`), rounded up to the next size the runtime has.
+/// The usable stack, in bytes, of a greenlet that doesn't ask for another: 192 KiB, or what the
+/// environment variable `GREENLING_STACK_SIZE` says (a number of bytes, or with a suffix `K`, `M`
+/// or `G`), rounded up to the next size the runtime has.
 ///
 /// The variable is read once, at the first call.
 ///
@@ -53,5 +55,10 @@ pub(super) fn parse(text: &str) -> Result<usize, String> {
         .zip(digits.parse::<usize>().ok())
         .and_then(|(shift, number)| number.checked_mul(1 << shift))
         .filter(|&bytes| bytes > 0)
-        .ok_or_else(|| format!("{VARIABLE} must be a number of bytes above zero, such as 262144, 256K or 1M; it is `{text}`"))
+        .ok_or_else(|| {
+            format!(
+                "{VARIABLE} must be a number of bytes above zero, such as 262144, 256K or 1M; \
+                 it is `{text}`"
+            )
+        })
 }

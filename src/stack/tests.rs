@@ -1,4 +1,5 @@
-//! What stacks promise. Whatever ends a process, or needs one of its own, runs in a child: [`in_child`].
+//! What stacks promise. Whatever ends a process, or needs one of its own, runs in a child:
+//! [`in_child`].
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
@@ -93,6 +94,20 @@ fn a_size_no_kernel_can_map_is_an_error_and_leaks_nothing() {
 }
 
 #[test]
+#[should_panic = "released to the stacks it was acquired from"]
+fn a_stack_of_others_is_not_taken() {
+    let (ours, others) = (Stacks::new(), Stacks::new());
+    ours.release(others.acquire(None).unwrap());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn slabs_shrink_when_address_space_runs_out_and_then_the_error_says_so() {
+    let child = in_child("address-space", &[]);
+    assert!(child.output.status.success(), "{}", child.text);
+}
+
+#[test]
 fn huge_stacks_are_unmapped_on_release() {
     let stacks = Stacks::new();
     let held = [(); 3].map(|()| stacks.acquire(Some(StackSize::at_least(64 << 20))).unwrap());
@@ -176,8 +191,8 @@ fn unused_stacks_are_trimmed_after_a_whole_period() {
     assert!(!stacks.trim_unused());
     assert_eq!(stacks.stats().pooled, 2000);
     burst(100);
-    // 1,900 were not needed since, and a call treats 512. None of the slabs of 64, 64, 128, 256, 512 and 1,024 that are wholly
-    // among them stays.
+    // 1,900 were not needed since, and a call treats 512. None of the slabs of 64, 64, 128, 256,
+    // 512 and 1,024 that are wholly among them stays.
     assert_eq!([(); 4].map(|()| stacks.trim_unused()), [true, true, true, false]);
     let stats = stacks.stats();
     assert!(stats.pooled < 2000 && stats.pooled >= 100 && stats.in_use == 0, "{stats:?}");
@@ -186,6 +201,34 @@ fn unused_stacks_are_trimmed_after_a_whole_period() {
     assert_eq!(bases.len(), 100);
     burst(3000);
     assert_eq!(stacks.stats().pooled, 3000);
+}
+
+#[test]
+fn trimming_in_steps_spares_what_the_last_period_used() {
+    let stacks = Stacks::new();
+    let sizes = [16, 64, 192].map(|kib| StackSize::at_least(kib << 10));
+    let burst = |count| {
+        for size in sizes {
+            let held: Vec<_> = (0..count).map(|_| stacks.acquire(Some(size)).unwrap()).collect();
+            held.iter().for_each(|stack| poke(stack, stack.base() - 8, 7));
+            held.into_iter().for_each(|stack| stacks.release(stack));
+        }
+    };
+    let still_hot = || {
+        for size in sizes {
+            let held: Vec<_> = (0..20).map(|_| stacks.acquire(Some(size)).unwrap()).collect();
+            assert!(held.iter().all(|stack| peek(stack, stack.base() - 8) == 7));
+            held.into_iter().rev().for_each(|stack| stacks.release(stack));
+        }
+    };
+    burst(512 + 20);
+    assert!(!stacks.trim_unused());
+    burst(20);
+    // 512 of each size weren't needed: a step for each, and the smallest, done first, keep theirs.
+    assert_eq!([(); 3].map(|()| stacks.trim_unused()), [true, true, false]);
+    still_hot();
+    assert!(!stacks.trim_unused());
+    still_hot();
 }
 
 #[test]
@@ -205,7 +248,8 @@ fn an_overflow_is_reported_and_aborts() {
         for case in ["overflow", "overflow-on-thread", "overflow-foreign"] {
             let child = in_child(case, guard);
             assert_eq!(child.output.status.signal(), Some(libc::SIGABRT), "{case}: {}", child.text);
-            let expected = "\ngreenlet 'deep' (id 7), spawned at src/main.rs:10:5, has overflowed its stack of 192 KiB\n\
+            let expected = "\ngreenlet 'deep' (id 7), spawned at src/main.rs:10:5, \
+                            has overflowed its stack of 192 KiB\n\
                             help: raise it with Builder::stack_size or GREENLING_STACK_SIZE\n\
                             fatal runtime error: stack overflow, aborting";
             assert!(child.text.ends_with(expected), "{case}: {}", child.text);
@@ -234,7 +278,8 @@ fn other_faults_are_left_to_the_previous_handler() {
         assert_eq!(child.output.status.signal(), Some(libc::SIGSEGV), "{case}: {}", child.text);
         assert!(!child.text.contains("greenlet"), "{case}: {}", child.text);
     };
-    // A plain fault, one on a greenlet's stack, a signal that was sent, and a wild write into a guard by someone else.
+    // A plain fault, one on a greenlet's stack, a signal that was sent, and a wild write into a
+    // guard by someone else.
     for case in ["segv", "segv-on-stack", "segv-sent", "segv-wild-write"] {
         guarded(case);
     }
@@ -289,13 +334,34 @@ fn child() {
             assert!(text.contains("vm.max_map_count") && text.contains("6.13"), "{text}");
             assert!(text.contains(&held.len().to_string()), "{text}");
             assert_eq!(stacks.stats().in_use, held.len());
-            // The process can still map, the released can be had again, and unmapping them makes room.
+            // The process can still map, the released can be had again, and unmapping them makes
+            // room.
             Command::new("true").status().unwrap();
             std::thread::spawn(|| ()).join().unwrap();
             held.drain(..).for_each(|stack| stacks.release(stack));
             stacks.trim(0);
             held.extend((0..1000).map(|_| stacks.acquire(None).unwrap()));
             held.into_iter().for_each(|stack| stacks.release(stack));
+        }
+        "address-space" => {
+            let stacks = Stacks::new();
+            let pages = fs::read_to_string("/proc/self/statm").unwrap();
+            let used = pages.split(' ').next().unwrap().parse::<u64>().unwrap() * GRAIN as u64;
+            let limit = libc::rlimit { rlim_cur: used + (24 << 20), rlim_max: libc::RLIM_INFINITY };
+            // SAFETY: the limit is a live value.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+            let mut held = Vec::new();
+            let error = loop {
+                match stacks.acquire(None) {
+                    Ok(stack) => held.push(stack),
+                    Err(error) => break error,
+                }
+            };
+            // 64 of 268 KiB take 17 MiB, and what is left is found by smaller slabs.
+            assert!((65..100).contains(&held.len()), "{}", held.len());
+            assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+            assert!(error.to_string().contains("cannot map"), "{error}");
+            assert_eq!(stacks.stats().in_use, held.len());
         }
         "many" => {
             let before = maps();

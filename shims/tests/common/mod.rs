@@ -1,239 +1,240 @@
-//! A scheduler for the tests: each "greenlet" is an OS thread of its own that says it is one.
+//! A scheduler for tests: it "parks" by blocking the thread in poll(2), does what a test has
+//! scripted for the next waits first, and counts what it is asked.
+//!
+//! Only threads inside [`green`] can be parked; all others pass through.
+#![allow(dead_code, missing_docs, clippy::undocumented_unsafe_blocks)]
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use greenling_shims::runtime::{Bypass, Direction, Runtime, Ticket, Wake};
 use greenling_shims::{Category, install};
 
+/// What happens at a wait.
+enum Action {
+    /// It ends like this.
+    Wake(Wake),
+    /// This is done, then it ends with `Ready`.
+    Do(Box<dyn FnOnce()>),
+}
+
+/// What the scheduler was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Wait(RawFd, Direction),
+    /// A wait that has a deadline.
+    WaitUntil(RawFd, Direction),
+    WaitAny(Vec<(RawFd, Direction)>),
+    Progressed(RawFd, Direction, bool),
+    Sleep,
+    Closing(RawFd),
+    Duplicated(RawFd, RawFd),
+}
+
 thread_local! {
-    /// Which greenlet this thread is; 0 if it is none.
-    static GREENLET: Cell<u64> = const { Cell::new(0) };
-    /// The generation of the next park.
-    static GENERATION: Cell<u64> = const { Cell::new(0) };
-    /// Whether the runtime itself is running: what it calls must pass through.
-    static IN_HUB: Cell<bool> = const { Cell::new(false) };
-    /// The answer of the next sleep or offload, instead of the true one.
-    static SCRIPT: Cell<Option<Wake>> = const { Cell::new(None) };
-    /// How often this thread has slept, yielded, offloaded and parked.
-    static COUNTS: Cell<Counts> = const { Cell::new(Counts::NONE) };
+    static GREEN: Cell<bool> = const { Cell::new(false) };
+    static DRAINED: Cell<bool> = const { Cell::new(false) };
+    static ACTIONS: RefCell<VecDeque<Action>> = const { RefCell::new(VecDeque::new()) };
+    static CALLS: RefCell<Vec<Call>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How often a greenlet has used the runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) sleeps: u32,
-    pub(crate) yields: u32,
-    pub(crate) offloads: u32,
-    pub(crate) parks: u32,
+struct Scripted;
+
+static SCRIPTED: Scripted = Scripted;
+
+/// Runs `test` on a thread that can be parked, and answers what was asked of the scheduler.
+pub(crate) fn green(test: impl FnOnce()) -> Vec<Call> {
+    install(&SCRIPTED, &[Category::Socket, Category::Select]);
+    CALLS.take();
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            GREEN.set(false);
+        }
+    }
+    let leave = Leave;
+    GREEN.set(true);
+    test();
+    drop(leave);
+    assert!(ACTIONS.take().is_empty(), "a scripted wait did not happen");
+    CALLS.take()
 }
 
-impl Counts {
-    pub(crate) const NONE: Counts = Counts { sleeps: 0, yields: 0, offloads: 0, parks: 0 };
+/// Runs `step` as a thread without a hub would.
+pub(crate) fn plain<T>(step: impl FnOnce() -> T) -> T {
+    let before = GREEN.replace(false);
+    let answer = step();
+    GREEN.set(before);
+    answer
 }
 
-/// What is known of parks: the parked greenlets by number, with the generation of the park and
-/// whether it was ended.
-static PARKS: Mutex<Option<HashMap<u64, Park>>> = Mutex::new(None);
-static CHANGED: Condvar = Condvar::new();
-static NEXT_GREENLET: AtomicU64 = AtomicU64::new(1);
-
-#[derive(Clone, Copy)]
-struct Park {
-    generation: u64,
-    unparked: bool,
-    parked: bool,
+/// Scripts the end of the next wait that is not scripted yet.
+pub(crate) fn next_wait_ends(wake: Wake) {
+    ACTIONS.with_borrow_mut(|actions| actions.push_back(Action::Wake(wake)));
 }
 
-pub(crate) struct Threads;
-
-/// Patches all that the tests are about.
-pub(crate) fn patch() {
-    static RUNTIME: Threads = Threads;
-    install(&RUNTIME, &[Category::Time, Category::Dns, Category::Thread]);
+/// Scripts what is done during the next wait that is not scripted yet.
+pub(crate) fn at_next_wait(step: impl FnOnce() + 'static) {
+    ACTIONS.with_borrow_mut(|actions| actions.push_back(Action::Do(Box::new(step))));
 }
 
-/// Runs `body` as a greenlet, next to the caller.
-pub(crate) fn spawn<T: Send + 'static>(
-    body: impl FnOnce() -> T + Send + 'static,
-) -> (u64, JoinHandle<T>) {
-    let greenlet = NEXT_GREENLET.fetch_add(1, Ordering::Relaxed);
-    let thread = thread::spawn(move || {
-        GREENLET.set(greenlet);
-        let result = body();
-        GREENLET.set(0);
-        result
-    });
-    (greenlet, thread)
+/// Lets the next `worth_trying` say no.
+pub(crate) fn claim_drained() {
+    DRAINED.set(true);
 }
 
-/// Runs `body` as a greenlet, to its end.
-pub(crate) fn green<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
-    spawn(body).1.join().expect("the greenlet")
+/// What was asked so far; forgets it.
+pub(crate) fn calls() -> Vec<Call> {
+    CALLS.take()
 }
 
-/// Waits until `greenlet` is parked.
-pub(crate) fn wait_until_parked(greenlet: u64) {
-    while !with_parks(|parks| parks.get(&greenlet).is_some_and(|park| park.parked)) {
-        thread::yield_now();
+/// How many of `calls` are waits.
+pub(crate) fn waits(calls: &[Call]) -> usize {
+    let is_wait = |call: &&Call| {
+        matches!(call, Call::Wait(..) | Call::WaitUntil(..) | Call::WaitAny(_) | Call::Sleep)
+    };
+    calls.iter().filter(is_wait).count()
+}
+
+/// The calling thread's errno.
+pub(crate) fn errno() -> i32 {
+    unsafe { *libc::__errno_location() }
+}
+
+/// Checks that `answer` is -1, and answers the error number.
+pub(crate) fn failed(answer: isize) -> i32 {
+    assert_eq!(answer, -1);
+    errno()
+}
+
+fn note(call: Call) {
+    let _ = CALLS.try_with(|calls| calls.borrow_mut().push(call));
+}
+
+fn block(fds: &mut [libc::pollfd], deadline: Option<Instant>) -> Wake {
+    let left = |end: Instant| end.saturating_duration_since(Instant::now());
+    let timeout = deadline.map_or(20_000, |end| left(end).as_millis() as i32 + 1);
+    match plain(|| unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as u64, timeout) }) {
+        0 if deadline.is_none() => panic!("nothing would ever have ended this wait"),
+        0 => Wake::TimedOut,
+        _ => Wake::Ready,
     }
 }
 
-/// Lets the next sleep or offload of the calling greenlet answer `wake`.
-pub(crate) fn script(wake: Wake) {
-    SCRIPT.set(Some(wake));
+fn entry(&(fd, direction): &(RawFd, Direction)) -> libc::pollfd {
+    let events = match direction {
+        Direction::Read => libc::POLLIN,
+        Direction::Write => libc::POLLOUT,
+    };
+    libc::pollfd { fd, events, revents: 0 }
 }
 
-/// How often the calling greenlet has used the runtime.
-pub(crate) fn counts() -> Counts {
-    COUNTS.get()
-}
-
-fn count(change: impl FnOnce(&mut Counts)) {
-    let mut counts = COUNTS.get();
-    change(&mut counts);
-    COUNTS.set(counts);
-}
-
-fn parks() -> MutexGuard<'static, Option<HashMap<u64, Park>>> {
-    PARKS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn with_parks<T>(body: impl FnOnce(&mut HashMap<u64, Park>) -> T) -> T {
-    body(parks().get_or_insert_default())
-}
-
-/// Marks the runtime as running, and errno as lost, as a switch would.
-fn in_hub<T>(body: impl FnOnce() -> T) -> T {
-    let before = IN_HUB.replace(true);
-    let result = body();
-    IN_HUB.set(before);
-    // SAFETY: errno's location is the thread's own.
+/// What was scripted for this wait; `errno` is overwritten, as other greenlets would.
+fn scripted() -> Option<Wake> {
+    let wake = match ACTIONS.with_borrow_mut(VecDeque::pop_front) {
+        Some(Action::Wake(wake)) => Some(wake),
+        Some(Action::Do(step)) => {
+            plain(step);
+            Some(Wake::Ready)
+        }
+        None => None,
+    };
     unsafe { *libc::__errno_location() = libc::EXFULL };
-    result
+    wake
 }
 
-impl Runtime for Threads {
+impl Runtime for Scripted {
     fn bypass(&self) -> Option<Bypass> {
-        match () {
-            () if IN_HUB.get() => Some(Bypass::InHub),
-            () if GREENLET.get() == 0 => Some(Bypass::NoHub),
-            () => None,
+        match GREEN.try_with(Cell::get) {
+            Ok(true) => None,
+            _ => Some(Bypass::NoHub),
         }
     }
 
     fn worth_trying(&self, _: RawFd, _: Direction) -> bool {
-        true
+        !DRAINED.take()
     }
 
-    fn progressed(&self, _: RawFd, _: Direction, _: bool) {}
+    fn progressed(&self, fd: RawFd, direction: Direction, drained: bool) {
+        unsafe { *libc::__errno_location() = libc::EXFULL };
+        note(Call::Progressed(fd, direction, drained));
+    }
 
-    fn wait_fd(&self, _: RawFd, _: Direction, _: Option<Instant>) -> Wake {
-        Wake::Unpollable
+    fn wait_fd(&self, fd: RawFd, direction: Direction, deadline: Option<Instant>) -> Wake {
+        note(match deadline {
+            None => Call::Wait(fd, direction),
+            Some(_) => Call::WaitUntil(fd, direction),
+        });
+        scripted().unwrap_or_else(|| block(&mut [entry(&(fd, direction))], deadline))
     }
 
     fn wait_any(
         &self,
-        _: &[(RawFd, Direction)],
-        _: Option<Instant>,
-        _: &mut dyn FnMut() -> bool,
+        fds: &[(RawFd, Direction)],
+        deadline: Option<Instant>,
+        check: &mut dyn FnMut() -> bool,
     ) -> Wake {
-        Wake::Unpollable
+        note(Call::WaitAny(fds.to_vec()));
+        if check() {
+            return Wake::Ready;
+        }
+        let mut entries: Vec<_> = fds.iter().map(entry).collect();
+        scripted().unwrap_or_else(|| block(&mut entries, deadline))
     }
 
     fn sleep_until(&self, deadline: Instant) -> Wake {
-        count(|counts| counts.sleeps += 1);
-        if let Some(wake) = SCRIPT.take() {
-            return wake;
-        }
-        in_hub(|| thread::sleep(deadline.saturating_duration_since(Instant::now())));
-        Wake::TimedOut
+        note(Call::Sleep);
+        scripted().unwrap_or_else(|| {
+            std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+            Wake::TimedOut
+        })
     }
 
-    fn fd_closing(&self, _: RawFd) {}
+    fn fd_closing(&self, fd: RawFd) {
+        note(Call::Closing(fd));
+    }
 
-    fn fd_duplicated(&self, _: RawFd, _: RawFd) {}
+    fn fd_duplicated(&self, old: RawFd, new: RawFd) {
+        note(Call::Duplicated(old, new));
+    }
 
     fn ticket(&self) -> Ticket {
-        Ticket { hub: 1, greenlet: GREENLET.get(), generation: GENERATION.get() }
+        Ticket { hub: 0, greenlet: 0, generation: 0 }
     }
 
-    fn park(&self, deadline: Option<Instant>) -> Wake {
-        count(|counts| counts.parks += 1);
-        let Ticket { greenlet, generation, .. } = self.ticket();
-        GENERATION.set(generation + 1);
-        in_hub(|| {
-            let mut guard = parks();
-            loop {
-                let park = guard.get_or_insert_default().entry(greenlet).or_insert(Park {
-                    generation,
-                    unparked: false,
-                    parked: true,
-                });
-                if park.generation != generation {
-                    *park = Park { generation, unparked: false, parked: true };
-                }
-                park.parked = true;
-                if park.unparked {
-                    park.parked = false;
-                    return Wake::Ready;
-                }
-                guard = match deadline {
-                    None => CHANGED.wait(guard).unwrap_or_else(PoisonError::into_inner),
-                    Some(deadline) => {
-                        let left = deadline.saturating_duration_since(Instant::now());
-                        if left.is_zero() {
-                            park.parked = false;
-                            return Wake::TimedOut;
-                        }
-                        CHANGED.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0
-                    }
-                };
-            }
-        })
+    fn park(&self, _: Option<Instant>) -> Wake {
+        Wake::Unpollable
     }
 
-    fn unpark(&self, ticket: Ticket) {
-        in_hub(|| {
-            with_parks(|parks| {
-                let Ticket { greenlet, generation, .. } = ticket;
-                let fresh = Park { generation, unparked: false, parked: false };
-                let park = parks.entry(greenlet).or_insert(fresh);
-                if park.generation < generation {
-                    *park = fresh;
-                }
-                if park.generation == generation {
-                    park.unparked = true;
-                }
-            });
-            CHANGED.notify_all();
-        });
-    }
+    fn unpark(&self, _: Ticket) {}
 
     fn offload(&self, job: Box<dyn FnOnce() + Send>) -> Wake {
-        count(|counts| counts.offloads += 1);
-        in_hub(|| {
-            let thread = thread::spawn(job);
-            match SCRIPT.take() {
-                // The job goes on alone.
-                Some(wake) => wake,
-                None => {
-                    thread.join().expect("the job");
-                    Wake::Ready
-                }
-            }
-        })
+        job();
+        Wake::Ready
     }
 
-    fn yield_now(&self) {
-        count(|counts| counts.yields += 1);
-        in_hub(thread::yield_now);
-    }
+    fn yield_now(&self) {}
 }
+
+/// A connected pair of TCP sockets.
+pub(crate) fn tcp_pair() -> (std::net::TcpStream, std::net::TcpStream) {
+    plain(|| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let client =
+            std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("up");
+        let (server, _) = listener.accept().expect("accepted");
+        (client, server)
+    })
+}
+
+/// Waits by hand, outside of any shim under test, until `events` hold for `fd`.
+pub(crate) fn settle(fd: RawFd, events: i16) {
+    let mut one = libc::pollfd { fd, events, revents: 0 };
+    let answer = plain(|| unsafe { libc::poll(&raw mut one, 1, 20_000) });
+    assert_eq!(answer, 1, "the socket never became ready");
+}
+
+/// A short time that a test waits for.
+pub(crate) const SHORT: Duration = Duration::from_millis(5);
