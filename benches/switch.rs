@@ -55,8 +55,9 @@ fn main() {
     for (among, goal) in [(2, (3.0, 2.0)), (1_000, (2.5, 1.5))] {
         let rounds = mode.pick(1_000_000, 100_000) / among as u64;
         let contenders = CONTENDERS.map(|(name, measure)| {
-            // The kernel's switches are slower by so much that fewer will do.
-            let rounds = if name == "OS threads" { (rounds / 10).max(2) } else { rounds };
+            // The kernel's switches are slower by so much that fewer will do; but with only a few,
+            // a thread would be done before the next one has begun.
+            let rounds = if name == "OS threads" { (rounds / 10).max(50) } else { rounds };
             let yields = (rounds * among as u64) as f64;
             Contender::new(name, move || measure(among, rounds).as_nanos() as f64 / yields)
         });

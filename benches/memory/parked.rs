@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::support::proc;
 
 /// Whose curves are drawn.
-pub(crate) const RUNTIMES: [&str; 4] = ["greenling", "tokio", "may", "threads"];
+pub(crate) const RUNTIMES: [&str; 4] = ["greenling", "tokio", "may", "OS threads"];
 
 /// What one round has found.
 pub(crate) struct Round {
@@ -37,7 +37,7 @@ pub(crate) fn measure(runtime: &str, count: usize) {
         "greenling" => [(); 2].map(|()| greenlets(count)),
         "tokio" => tokio_tasks(count),
         "may" => may_coroutines(count),
-        "threads" => [(); 2].map(|()| threads(count)),
+        "OS threads" => [(); 2].map(|()| threads(count)),
         other => panic!("no runtime is called {other}"),
     };
     println!("{} {} {}", cold.bytes, cold.time().as_nanos(), warm.time().as_nanos());
