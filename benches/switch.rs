@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -151,12 +152,18 @@ fn tokio_tasks(among: usize, rounds: u64) -> Duration {
 /// All on one CPU, where a yield is a switch.
 fn threads(among: usize, rounds: u64) -> Duration {
     let barrier = Arc::new(Barrier::new(among));
+    let started = Arc::new(AtomicUsize::new(0));
     let threads: Vec<_> = (0..among)
         .map(|_| {
-            let barrier = barrier.clone();
+            let (barrier, started) = (barrier.clone(), started.clone());
             let run = move || {
                 proc::pin(0);
                 barrier.wait();
+                // A yield to nobody is no switch: the clock starts when all of them can run.
+                started.fetch_add(1, Ordering::Relaxed);
+                while started.load(Ordering::Relaxed) < among {
+                    std::thread::yield_now();
+                }
                 let start = Instant::now();
                 (0..rounds).for_each(|_| std::thread::yield_now());
                 start.elapsed()
