@@ -14,6 +14,18 @@ use crate::servers::BUFFER_BYTES;
 /// How many events one wait brings at most.
 const EVENTS_MAX: usize = 1_024;
 
+/// The address of a function.
+type Address = *mut libc::c_void;
+
+/// epoll_wait(2).
+type EpollWait = unsafe extern "C" fn(RawFd, *mut libc::epoll_event, i32, i32) -> i32;
+
+/// recv(2).
+type Recv = unsafe extern "C" fn(RawFd, *mut u8, usize, i32) -> isize;
+
+/// send(2).
+type Send = unsafe extern "C" fn(RawFd, *const u8, usize, i32) -> isize;
+
 /// An epoll with room for its events.
 pub(crate) struct Epoll {
     /// The epoll's fd.
@@ -21,7 +33,7 @@ pub(crate) struct Epoll {
     /// Where a wait puts what it found.
     events: Vec<libc::epoll_event>,
     /// libc's `epoll_wait`.
-    wait: unsafe extern "C" fn(RawFd, *mut libc::epoll_event, i32, i32) -> i32,
+    wait: EpollWait,
 }
 
 impl Epoll {
@@ -33,7 +45,9 @@ impl Epoll {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: `epoll_create1` has just made this fd; the symbol has this signature.
-        let (fd, wait) = unsafe { (OwnedFd::from_raw_fd(fd), transmute(real(c"epoll_wait"))) };
+        let (fd, wait) = unsafe {
+            (OwnedFd::from_raw_fd(fd), transmute::<Address, EpollWait>(real(c"epoll_wait")))
+        };
         Ok(Epoll { fd, events: vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX], wait })
     }
 
@@ -118,20 +132,25 @@ fn echo(calls: &Calls, fd: RawFd, buffer: &mut [u8]) {
 /// libc's own functions.
 struct Calls {
     /// recv(2).
-    recv: unsafe extern "C" fn(RawFd, *mut u8, usize, i32) -> isize,
+    recv: Recv,
     /// send(2).
-    send: unsafe extern "C" fn(RawFd, *const u8, usize, i32) -> isize,
+    send: Send,
 }
 
 impl Calls {
     fn of_libc() -> Calls {
         // SAFETY: the symbols have these signatures.
-        unsafe { Calls { recv: transmute(real(c"recv")), send: transmute(real(c"send")) } }
+        unsafe {
+            Calls {
+                recv: transmute::<Address, Recv>(real(c"recv")),
+                send: transmute::<Address, Send>(real(c"send")),
+            }
+        }
     }
 }
 
 /// The address of a function of libc, whatever this program defines under the same name.
-fn real(name: &CStr) -> *mut libc::c_void {
+fn real(name: &CStr) -> Address {
     // SAFETY: the name ends in a zero.
     let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
     assert!(!address.is_null(), "libc has no {name:?}");
