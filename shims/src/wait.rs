@@ -121,7 +121,7 @@ impl<'a> Waiting<'a> {
     ///
     /// What the call has to fail with: its own timeout, `EBADF` after a close, `ECANCELED` when
     /// the greenlet is being killed, `ETIMEDOUT` when an enclosing timeout has expired.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn until_ready(&mut self) -> Result<Retry, Errno> {
         let deadline = self.deadline()?;
         let seen = std::mem::replace(&mut self.seen, Seen::Nothing);

@@ -160,13 +160,15 @@ impl Hub {
             None => self.ready.push(greenlet),
             Some(start) => {
                 let start = self.nanos(start);
-                self.timers.borrow_mut().insert(start, Due::Start(greenlet));
+                let due = Due::Start(greenlet.clone());
+                let timer = self.timers.borrow_mut().insert(start, due);
+                greenlet.extras_mut(|extras| extras.start = Some(timer));
             }
         }
     }
 
     /// Runs a greenlet from the run queue until it suspends or ends. Only for the hub's loop.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resume(&self, greenlet: RecordRef) {
         match greenlet.state.get() {
             State::Ready => {}
@@ -187,7 +189,7 @@ impl Hub {
     }
 
     /// The fiber of the running greenlet has ended.
-    #[inline]
+    #[inline(never)]
     fn ended(&self) {
         let greenlet = self.take_running();
         // SAFETY: only the hub touches a record's fiber, and nothing runs on it any more.
@@ -199,7 +201,7 @@ impl Hub {
     }
 
     /// Gives an unstarted greenlet its stack. False if none is to be had: then it has ended.
-    #[inline]
+    #[inline(never)]
     fn start(&self, greenlet: &RecordRef) -> bool {
         let stack_size = greenlet.extras(|extras| extras.stack_size).flatten();
         let stack = match self.stacks.acquire(stack_size) {

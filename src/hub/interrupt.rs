@@ -5,7 +5,7 @@
 //! are foreign frames below it. A kill stays pending for ever, a timeout until its `with_timeout`
 //! returns.
 
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 use crate::hub::core::Hub;
@@ -82,9 +82,16 @@ impl Hub {
                 // Finished before the function is dropped, so that code run by the drop sees a
                 // greenlet that can't be run or cancelled any more.
                 greenlet.state.set(State::Finished);
+                if let Some(start) = greenlet.extras(|extras| extras.start).flatten() {
+                    let due = self.timers.borrow_mut().cancel(start);
+                    drop(due);
+                }
                 // SAFETY: the state was Unstarted, so the function was neither run nor dropped.
-                unsafe { greenlet.cancel() };
+                let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { greenlet.cancel() }));
                 self.finish(greenlet);
+                if let Err(payload) = dropped {
+                    resume_unwind(payload);
+                }
             }
             State::Running | State::Ready | State::Parked => {
                 greenlet.set_pending(pending::KILL, true);

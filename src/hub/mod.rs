@@ -12,6 +12,8 @@ pub(crate) mod remote;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod run_queue;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wait_fd;
 
 pub(crate) use current::{hub, try_hub};

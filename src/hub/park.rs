@@ -127,16 +127,19 @@ impl Hub {
     /// What is pending for a park that is about to suspend.
     #[cold]
     fn wake_at_once(&self, me: &Record, kill: Kill) -> Option<Wake> {
-        let wake = if kill == Kill::Delivered && me.is_interrupted() {
-            self.interruption(me)
-        } else if me.is_pending(pending::UNPARK) {
-            me.set_pending(pending::UNPARK, false);
-            Wake::Ready
-        } else {
+        let interrupted = kill == Kill::Delivered && me.is_interrupted();
+        if !interrupted && !me.is_pending(pending::UNPARK) {
             return None;
-        };
+        }
         me.generation.set(me.generation.get().wrapping_add(1));
-        Some(wake)
+        // It was meant for this park, which is over.
+        me.set_pending(pending::UNPARK, false);
+        if !interrupted {
+            return Some(Wake::Ready);
+        }
+        // One that ignores its kill must not keep the CPU: it takes its turn before it fails.
+        self.yield_now();
+        Some(self.interruption(me))
     }
 
     /// Ends the next park of `greenlet` with [`Wake::TimedOut`] at `deadline`.
@@ -218,16 +221,14 @@ impl Hub {
         if generation != greenlet.generation.get() {
             return;
         }
-        match greenlet.state.get() {
-            State::Parked => {
-                greenlet.generation.set(generation.wrapping_add(1));
-                greenlet.wake.set(wake);
-                greenlet.state.set(State::Ready);
-                queue.push(greenlet);
-            }
+        if greenlet.state.get() == State::Parked {
+            greenlet.generation.set(generation.wrapping_add(1));
+            greenlet.wake.set(wake);
+            greenlet.state.set(State::Ready);
+            queue.push(greenlet);
+        } else if !greenlet.is_finished() {
             // The wake-up has overtaken the park: the park will return at once.
-            State::Running | State::Ready => greenlet.set_pending(pending::UNPARK, true),
-            State::Unstarted | State::Finished => {}
+            greenlet.set_pending(pending::UNPARK, true);
         }
     }
 

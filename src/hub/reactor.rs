@@ -43,7 +43,8 @@ static FREED: [AtomicU32; 4096] = [const { AtomicU32::new(0) }; 4096];
 /// Tells every hub of the process that `fd` is about to be closed: what they remember of the number
 /// belongs to a former owner.
 pub(crate) fn number_freed(fd: RawFd) {
-    freed(fd).fetch_add(1, Ordering::Release);
+    // By two, so that a count is never `UNREGISTERED`.
+    freed(fd).fetch_add(2, Ordering::Release);
 }
 
 /// The count of a number.
@@ -74,6 +75,7 @@ pub(crate) enum Seen {
     Shortage,
 }
 
+<<<<<<< HEAD
 /// What is remembered of one direction of an fd.
 struct Side {
     /// Whether an edge has come that woke nobody.
@@ -114,40 +116,65 @@ impl Side {
 }
 
 /// What is remembered of one fd number.
+=======
+/// What is remembered of one fd number. A cache line of its own, so that one is all that a wait
+/// and a wake-up touch. The arrays have a place for each [`Direction`].
+#[repr(align(64))]
+>>>>>>> main
 struct Entry {
+    /// Who waits for an edge.
+    waiters: [WaitList<Ticket>; 2],
     /// Counts the number's owners. An event with another count is of a former one.
     generation: u32,
-    /// Whether the fd is registered with the poll: the number's count of [`FREED`] when it was.
-    registered: Option<u32>,
+    /// The number's count of [`FREED`] when the fd was registered with the poll; [`UNREGISTERED`]
+    /// if it is not.
+    registered: u32,
+    /// Whether an edge has come that woke nobody.
+    edge: [bool; 2],
+    /// Whether the peer has shut the direction, or an error is pending. An edge says so only
+    /// once, so a short read must not make us forget it.
+    sticky: [bool; 2],
     /// Whether a duplicate of the fd may keep its open file description, and with it the
     /// registration, alive after a close.
     duplicated: bool,
     /// Whether `closing` has been promised for this number.
     trust: Trust,
-    /// Reads, receives and accepts.
-    read: Side,
-    /// Writes, sends and connects.
-    write: Side,
 }
+
+const _: () = assert!(size_of::<Entry>() == 64);
+
+/// The value of [`Entry::registered`] if the fd is not registered. Not a count: those are even.
+const UNREGISTERED: u32 = 1;
 
 impl Entry {
     const fn new() -> Entry {
         Entry {
+            waiters: [const { WaitList::new() }; 2],
             generation: 0,
-            registered: None,
+            registered: UNREGISTERED,
+            edge: [true; 2],
+            sticky: [false; 2],
             duplicated: false,
             trust: Trust::Owned,
-            read: Side::new(),
-            write: Side::new(),
         }
     }
 
+    /// Remembers an edge, or tells it to those who wait for it.
+    #[inline(always)]
+    fn edge(&mut self, direction: Direction, sticky: bool, wake: impl FnMut(Ticket)) {
+        let waiters = &mut self.waiters[direction as usize];
+        self.edge[direction as usize] = waiters.is_empty();
+        self.sticky[direction as usize] |= sticky;
+        waiters.drain(wake);
+    }
+
+    /// Whether a waiter that has seen `seen` need not wait. Otherwise it waits for what comes
+    /// from now on.
     #[inline]
-    fn side(&mut self, direction: Direction) -> &mut Side {
-        match direction {
-            Direction::Read => &mut self.read,
-            Direction::Write => &mut self.write,
-        }
+    fn is_over(&mut self, direction: Direction, seen: Seen) -> bool {
+        let edge = std::mem::replace(&mut self.edge[direction as usize], false);
+        let sticky = std::mem::replace(&mut self.sticky[direction as usize], false);
+        seen == Seen::Shortage && (edge || sticky)
     }
 }
 
@@ -189,7 +216,7 @@ impl Reactor {
     /// Makes edges of `fd` that come from now on visible, and forgets those that came before.
     pub(crate) fn arm(&self, fd: RawFd, direction: Direction, trust: Trust) -> io::Result<()> {
         let mut entries = self.entries.borrow_mut();
-        self.side(&mut entries, fd, direction, trust)?.is_over(Seen::Nothing);
+        self.entry(&mut entries, fd, trust)?.is_over(direction, Seen::Nothing);
         Ok(())
     }
 
@@ -199,7 +226,7 @@ impl Reactor {
     ///
     /// The ticket, and why there is nothing to wait for: None if the edge has come already, else
     /// what epoll says.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add_waiter(
         &self,
         fd: RawFd,
@@ -209,12 +236,12 @@ impl Reactor {
         ticket: Ticket,
     ) -> Result<(), (Option<io::Error>, Ticket)> {
         let mut entries = self.entries.borrow_mut();
-        match self.side(&mut entries, fd, direction, trust) {
-            Ok(side) => {
-                if side.is_over(seen) {
+        match self.entry(&mut entries, fd, trust) {
+            Ok(entry) => {
+                if entry.is_over(direction, seen) {
                     return Err((None, ticket));
                 }
-                side.waiters.push(ticket);
+                entry.waiters[direction as usize].push(ticket);
             }
             Err(error) => return Err((Some(error), ticket)),
         }
@@ -222,25 +249,22 @@ impl Reactor {
         Ok(())
     }
 
-    /// The side of an fd that is registered, or is now.
+    /// The entry of an fd that is registered, or is now.
     #[inline]
-    fn side<'a>(
+    fn entry<'a>(
         &self,
         entries: &'a mut Vec<Entry>,
         fd: RawFd,
-        direction: Direction,
         trust: Trust,
-    ) -> io::Result<&'a mut Side> {
-        let index = fd as usize;
-        let good = entries.get(index).is_some_and(|entry| {
-            entry.registered == Some(freed(fd).load(Ordering::Acquire))
-                && entry.trust == Trust::Owned
-                && trust == Trust::Owned
-        });
-        if !good {
+    ) -> io::Result<&'a mut Entry> {
+        let freed = freed(fd).load(Ordering::Acquire);
+        let is_good = |entry: &Entry| {
+            entry.registered == freed && entry.trust == Trust::Owned && trust == Trust::Owned
+        };
+        if !entries.get(fd as usize).is_some_and(is_good) {
             self.register(fd, entries, trust)?;
         }
-        Ok(entries[index].side(direction))
+        Ok(&mut entries[fd as usize])
     }
 
     /// Registers an fd, or registers it anew: then epoll reports again what is ready.
@@ -264,7 +288,7 @@ impl Reactor {
         // Priority, because a read stops short at TCP's urgent mark: see `deliver`.
         let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let mut source = SourceFd(&fd);
-        let result = if entry.registered.is_some() {
+        let result = if entry.registered != UNREGISTERED {
             match registry.reregister(&mut source, token, all) {
                 // Closed and opened again behind our back: a new description.
                 Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
@@ -281,17 +305,16 @@ impl Reactor {
                 result => result,
             }
         };
-        entry.registered = result.is_ok().then_some(freed);
+        entry.registered = if result.is_ok() { freed } else { UNREGISTERED };
         entry.trust = trust;
         // epoll reports what is ready now as an edge.
-        entry.read.edge = false;
-        entry.write.edge = false;
+        entry.edge = [false; 2];
         result
     }
 
     /// Adds a waiter for the next edge. The caller has armed the fd.
     pub(crate) fn add_armed_waiter(&self, fd: RawFd, direction: Direction, ticket: Ticket) {
-        self.entries.borrow_mut()[fd as usize].side(direction).waiters.push(ticket);
+        self.entries.borrow_mut()[fd as usize].waiters[direction as usize].push(ticket);
         self.waiting.set(self.waiting.get() + 1);
     }
 
@@ -304,8 +327,7 @@ impl Reactor {
     ) {
         let mut entries = self.entries.borrow_mut();
         let mut removed = 0;
-        let side = entries[fd as usize].side(direction);
-        side.waiters.remove(|ticket| {
+        entries[fd as usize].waiters[direction as usize].remove(|ticket| {
             let gone = is_gone(ticket);
             removed += usize::from(gone);
             gone
@@ -315,7 +337,7 @@ impl Reactor {
 
     /// Somebody has waited for an edge who will not do the operation: whoever does shall try.
     pub(crate) fn keep_edge(&self, fd: RawFd, direction: Direction) {
-        self.entries.borrow_mut()[fd as usize].side(direction).edge = true;
+        self.entries.borrow_mut()[fd as usize].edge[direction as usize] = true;
     }
 
     /// The fd's owner is about to close it: whoever waits for it is woken, and the number is as
@@ -325,7 +347,7 @@ impl Reactor {
         let Some(entry) = usize::try_from(fd).ok().and_then(|fd| entries.get_mut(fd)) else {
             return;
         };
-        if entry.registered.is_some() && (entry.duplicated || entry.trust == Trust::Foreign) {
+        if entry.registered != UNREGISTERED && (entry.duplicated || entry.trust == Trust::Foreign) {
             // A close drops the registration only with the last duplicate, so drop it here. It
             // fails if the fd was closed behind our back, and then there is nothing to do.
             let _ = self.poll.borrow().registry().deregister(&mut SourceFd(&fd));
@@ -333,8 +355,8 @@ impl Reactor {
         let mut former = std::mem::replace(entry, Entry::new());
         entry.generation = former.generation.wrapping_add(1);
         drop(entries);
-        for side in [&mut former.read, &mut former.write] {
-            while let Some(ticket) = side.waiters.pop() {
+        for waiters in &mut former.waiters {
+            while let Some(ticket) = waiters.pop() {
                 self.waiting.set(self.waiting.get() - 1);
                 wake(ticket, Wake::Closed);
             }
@@ -367,7 +389,7 @@ impl Reactor {
         for event in &*events {
             let (fd, generation) = from_token(event.token());
             // INTERNAL has an fd that is in no table.
-            if let Some(entry) = entries.get_mut(fd as usize)
+            if let Some(entry) = entries.get_mut(fd)
                 && entry.generation == generation
             {
                 deliver(event, entry, |ticket| {
@@ -402,13 +424,20 @@ impl Reactor {
         }
     }
 
+    /// Whether an edge is remembered, which is forgotten.
+    #[cfg(test)]
+    pub(crate) fn take_edge(&self, fd: RawFd, direction: Direction) -> bool {
+        let edges = &mut self.entries.borrow_mut()[fd as usize].edge;
+        std::mem::replace(&mut edges[direction as usize], false)
+    }
+
     /// How many waiters there are at each fd, for the tests and the report.
     #[cfg(test)]
     pub(crate) fn waiters(&self, fd: RawFd) -> usize {
         let entries = self.entries.borrow();
-        entries.get(fd as usize).map_or(0, |entry| {
-            entry.read.waiters.iter().count() + entry.write.waiters.iter().count()
-        })
+        entries
+            .get(fd as usize)
+            .map_or(0, |entry| entry.waiters.iter().map(|waiters| waiters.iter().count()).sum())
     }
 }
 
@@ -420,11 +449,11 @@ fn deliver(event: &Event, entry: &mut Entry, mut wake: impl FnMut(Ticket)) {
     if event.is_readable() | read_closed {
         // A read that stops at the urgent mark is short although more is there, and there will be
         // no other edge (tcp(7)).
-        entry.read.edge(read_closed | event.is_priority(), &mut wake);
+        entry.edge(Direction::Read, read_closed | event.is_priority(), &mut wake);
     }
     let write_closed = error | event.is_write_closed();
     if event.is_writable() | write_closed {
-        entry.write.edge(write_closed, &mut wake);
+        entry.edge(Direction::Write, write_closed, &mut wake);
     }
 }
 
@@ -433,9 +462,9 @@ fn token(fd: RawFd, generation: u32) -> Token {
     Token((generation as usize) << 32 | fd as usize)
 }
 
-/// What `token` put together.
-fn from_token(token: Token) -> (RawFd, u32) {
-    ((token.0 & u32::MAX as usize) as RawFd, (token.0 >> 32) as u32)
+/// What `token` put together, the fd as an index.
+fn from_token(token: Token) -> (usize, u32) {
+    (token.0 & u32::MAX as usize, (token.0 >> 32) as u32)
 }
 
 /// A timerfd.

@@ -29,6 +29,7 @@ use crate::hub::park::Ticket;
 use crate::hub::reason::Reason;
 use crate::slab::Id;
 use crate::stack::StackSize;
+use crate::timers::TimerKey;
 use crate::wait_list::WaitList;
 
 /// Where a greenlet is in its life.
@@ -104,6 +105,8 @@ pub(crate) struct Record {
     /// What the next park has to know before it suspends: an or of the constants of [`pending`].
     /// Nearly always 0, so that a park looks at one byte.
     pub(crate) pending: Cell<u8>,
+    /// Whether the typed handle is gone, so that nobody will take the result.
+    pub(crate) detached: Cell<bool>,
     /// How many shields are open: while there are any, kills and timeouts stay pending.
     pub(crate) shields: Cell<u8>,
     /// Names the greenlet as long as the hub lives. The hub's table of live greenlets holds it
@@ -136,6 +139,8 @@ pub(crate) struct Extras {
     pub(crate) name: Option<Box<str>>,
     /// The stack size asked for by `Builder::stack_size`.
     pub(crate) stack_size: Option<StackSize>,
+    /// The timer of a `spawn_later`. Stale once the greenlet has started.
+    pub(crate) start: Option<TimerKey>,
     /// The open `with_timeout`s, outermost first.
     pub(crate) timeouts: Vec<Timeout>,
     /// Makes the numbers of `timeouts` unique.
@@ -156,6 +161,7 @@ impl Record {
             wake: Cell::new(Wake::Ready),
             interruptible: Cell::new(false),
             pending: Cell::new(0),
+            detached: Cell::new(false),
             shields: Cell::new(0),
             id: Cell::new(Id::from_u64(0)),
             next: Cell::new(None),
@@ -250,6 +256,12 @@ impl RecordRef {
     #[inline]
     pub(crate) fn is(&self, other: &RecordRef) -> bool {
         self.0 == other.0
+    }
+
+    /// Whether there is no other reference.
+    #[inline]
+    pub(crate) fn is_last(&self) -> bool {
+        self.references.get() == 1
     }
 
     /// Runs the greenlet's function on the current stack, to its end.

@@ -1,11 +1,12 @@
 //! What the hub says when something is wrong: the deadlock report and the end of the hub.
 
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::hub::core::Hub;
 use crate::hub::reason::Reason;
-use crate::hub::record::{RecordRef, State, Wake};
+use crate::hub::record::{RecordRef, State, Wake, pending};
 
 /// How many stuck greenlets a report names; the rest are counted.
 const REPORTED_MAX: usize = 100;
@@ -13,13 +14,18 @@ const REPORTED_MAX: usize = 100;
 /// How many resumes each greenlet gets to come to its end when its hub ends.
 const LAST_RESUMES: usize = 64;
 
+/// How many generations of greenlets that are spawned while the hub ends are killed.
+const LAST_ROUNDS: usize = 16;
+
 /// Prints a line to stderr and never fails.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! report {
     ($($arg:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "greenling: {}", format_args!($($arg)*));
+        // In one piece, so that what others write does not come in between.
+        let line = format!("greenling: {}\n", format_args!($($arg)*));
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }};
 }
 
@@ -70,25 +76,41 @@ impl Hub {
     /// Ends the hub: unwinds every greenlet so that destructors run, and abandons those that do
     /// not come to an end.
     pub(crate) fn end(&self) {
-        drop(self.take_running());
         let live = || -> Vec<RecordRef> {
             let greenlets = self.greenlets.borrow();
             greenlets.iter().map(|(_, g)| g.clone()).filter(|g| !g.is(&self.main)).collect()
         };
-        for greenlet in live() {
-            self.kill(&greenlet);
-        }
-        let mut resumes = live().len().saturating_mul(LAST_RESUMES);
-        while let Some(greenlet) = self.woken.pop().or_else(|| self.ready.pop()) {
-            if resumes == 0 {
+        // The dying may spawn, so this takes rounds.
+        for _ in 0..LAST_ROUNDS {
+            let alive = live().into_iter().filter(|greenlet| !greenlet.is_pending(pending::KILL));
+            let alive: Vec<RecordRef> = alive.collect();
+            if alive.is_empty() {
                 break;
             }
-            resumes -= 1;
-            self.resume(greenlet);
+            for greenlet in &alive {
+                // Here a function that was never run is dropped. A panic of that was reported.
+                let _ = catch_unwind(AssertUnwindSafe(|| self.kill(greenlet)));
+            }
+            let mut resumes = live().len().saturating_mul(LAST_RESUMES);
+            drop(self.take_running());
+            while resumes > 0
+                && let Some(greenlet) = self.woken.pop().or_else(|| self.ready.pop())
+            {
+                resumes -= 1;
+                match greenlet.state.get() {
+                    // Spawned by a dying one: it is killed in the next round, and never runs.
+                    State::Unstarted => {}
+                    _ => self.resume(greenlet),
+                }
+            }
+            self.set_running(self.main.clone());
         }
+        drop(self.take_running());
         let abandoned = live();
         for greenlet in &abandoned {
             greenlet.abandon();
+            // Dropping what it owns would run code that may want a hub.
+            std::mem::forget(greenlet.clone());
         }
         while self.woken.pop().or_else(|| self.ready.pop()).is_some() {}
         *self.timers.borrow_mut() = crate::timers::Timers::new();

@@ -14,7 +14,7 @@ use crate::hub::record::Wake;
 impl Hub {
     /// Suspends the running greenlet until an edge of `fd`, or `deadline`. `seen` says which edges
     /// count.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wait_fd(
         &self,
         fd: RawFd,

@@ -18,21 +18,15 @@ pub(crate) struct HubRuntime;
 impl Runtime for HubRuntime {
     #[inline]
     fn bypass(&self) -> Option<Bypass> {
-        let Some(hub) = try_hub() else { return Some(Bypass::NoHub) };
-        if !hub.in_greenlet() {
-            return Some(Bypass::InHub);
-        }
-        if std::thread::panicking() {
-            return Some(Bypass::Panicking);
-        }
-        hub.forked.get().then_some(Bypass::Forked)
+        try_hub().map_or(Some(Bypass::NoHub), bypass)
     }
 
     #[inline]
     fn bypass_io(&self) -> Option<Bypass> {
-        let bypass = self.bypass();
-        if bypass.is_none() && the_hub().spend_io_budget() {
-            give_others_a_turn();
+        let Some(hub) = try_hub() else { return Some(Bypass::NoHub) };
+        let bypass = bypass(hub);
+        if bypass.is_none() && hub.spend_io_budget() {
+            give_others_a_turn(hub);
         }
         bypass
     }
@@ -117,14 +111,26 @@ impl Runtime for HubRuntime {
     }
 }
 
+/// Why a thread with this hub can't park now.
+#[inline]
+fn bypass(hub: &Hub) -> Option<Bypass> {
+    if !hub.in_greenlet() {
+        return Some(Bypass::InHub);
+    }
+    if std::thread::panicking() {
+        return Some(Bypass::Panicking);
+    }
+    hub.forked.get().then_some(Bypass::Forked)
+}
+
 /// Lets the others run. They write `errno`, which the caller has not been told of.
 #[cold]
-fn give_others_a_turn() {
+fn give_others_a_turn(hub: &Hub) {
     // SAFETY: the address of the thread's errno, which is writable; the greenlet does not leave
     // the thread.
     let errno = unsafe { &mut *libc::__errno_location() };
     let before = *errno;
-    the_hub().yield_now();
+    hub.yield_now();
     *errno = before;
 }
 
@@ -134,8 +140,7 @@ fn the_hub() -> &'static Hub {
     try_hub().expect("the gate lets only threads with a hub pass")
 }
 
-/// What to tell a shim of the end of its park. A shim fails where greenling's own calls unwind, and
-/// its caller may ignore that and call again for ever, so others get their turn first.
+/// What to tell a shim of the end of its park.
 fn told(hub: &Hub, wake: record::Wake, reason: Reason) -> Wake {
     match wake {
         record::Wake::Ready => Wake::Ready,
@@ -144,7 +149,6 @@ fn told(hub: &Hub, wake: record::Wake, reason: Reason) -> Wake {
         record::Wake::Unpollable => Wake::Unpollable,
         record::Wake::Killed | record::Wake::Expired => {
             hub.deliver();
-            hub.yield_now();
             if wake == record::Wake::Killed { Wake::Killed } else { Wake::Expired }
         }
         // The caller is foreign: a panic can't pass through it, and it would wait for ever.
