@@ -75,52 +75,9 @@ pub(crate) enum Seen {
     Shortage,
 }
 
-<<<<<<< HEAD
-/// What is remembered of one direction of an fd.
-struct Side {
-    /// Whether an edge has come that woke nobody.
-    edge: bool,
-    /// Whether the peer has shut this direction, or an error is pending. An edge says so only
-    /// once, so a short read must not make us forget it.
-    sticky: bool,
-    /// Who waits for an edge.
-    waiters: WaitList<Ticket>,
-}
-
-impl Side {
-    const fn new() -> Side {
-        Side { edge: true, sticky: false, waiters: WaitList::new() }
-    }
-
-    /// Remembers an edge, or tells it to those who wait for it.
-    #[inline(always)]
-    fn edge(&mut self, sticky: bool, wake: impl FnMut(Ticket)) {
-        self.edge = self.waiters.is_empty();
-        self.sticky |= sticky;
-        self.waiters.drain(wake);
-    }
-
-    /// Whether a waiter that has seen `seen` need not wait. Otherwise it waits for what comes
-    /// from now on.
-    #[inline]
-    fn is_over(&mut self, seen: Seen) -> bool {
-        let over = seen == Seen::Shortage && (self.edge || self.sticky);
-        self.edge = false;
-        // Only `EAGAIN` shows that the end is not there yet: the edge that brought it may have
-        // brought data as well, and the next read comes short again.
-        if seen == Seen::Nothing {
-            self.sticky = false;
-        }
-        over
-    }
-}
-
-/// What is remembered of one fd number.
-=======
 /// What is remembered of one fd number. A cache line of its own, so that one is all that a wait
 /// and a wake-up touch. The arrays have a place for each [`Direction`].
 #[repr(align(64))]
->>>>>>> main
 struct Entry {
     /// Who waits for an edge.
     waiters: [WaitList<Ticket>; 2],
@@ -173,8 +130,14 @@ impl Entry {
     #[inline]
     fn is_over(&mut self, direction: Direction, seen: Seen) -> bool {
         let edge = std::mem::replace(&mut self.edge[direction as usize], false);
-        let sticky = std::mem::replace(&mut self.sticky[direction as usize], false);
-        seen == Seen::Shortage && (edge || sticky)
+        let sticky = &mut self.sticky[direction as usize];
+        if seen == Seen::Shortage {
+            return edge || *sticky;
+        }
+        // Only `EAGAIN` shows that the end is not there yet: the edge that brought it may have
+        // brought data as well, and then the next read comes short again.
+        *sticky = false;
+        false
     }
 }
 
