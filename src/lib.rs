@@ -136,12 +136,16 @@ pub mod io;
 #[cfg(feature = "monkey")]
 pub mod monkey;
 pub mod net;
+#[allow(dead_code, reason = "a container has more than is used so far")]
 mod slab;
+#[allow(dead_code, unused_imports, reason = "nothing gives idle stacks back or uses their TLS yet")]
 mod stack;
 pub mod sync;
 mod threadpool;
 mod time;
+#[allow(dead_code, reason = "a container has more than is used so far")]
 mod timers;
+#[allow(dead_code, reason = "a container has more than is used so far")]
 mod wait_list;
 
 pub use greenlet::{

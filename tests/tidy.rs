@@ -186,7 +186,9 @@ const LINES_MAX: usize = 500;
 
 /// Longer files, and why they are one.
 const LONG: &[(&str, &str)] = &[
+    ("shims/src/fds.rs", "one table and what may be asked of it"),
     ("src/greenlet.rs", "half of it is the public documentation"),
+    ("src/hub/reactor.rs", "one table and what may be asked of it"),
     ("src/timers.rs", "half of it is its tests"),
     ("src/stack/tests.rs", "tests"),
 ];
@@ -200,6 +202,9 @@ fn imports_point_down() {
             continue;
         }
         let Some(module) = module(&file.path, "src") else { continue };
+        if file.path.ends_with("/tests.rs") {
+            continue;
+        }
         let Some(layer) = layer(LAYERS, &module) else {
             complaints.push(format!(
                 "{}: `{module}` has no layer: add it to LAYERS and to ARCHITECTURE.md",

@@ -131,15 +131,13 @@ impl Entry {
     fn is_over(&mut self, direction: Direction, seen: Seen) -> bool {
         let edge = std::mem::replace(&mut self.edge[direction as usize], false);
         let sticky = &mut self.sticky[direction as usize];
-        match seen {
-            Seen::Shortage => edge || *sticky,
-            // Only `EAGAIN` shows that the end is not there yet: the edge that brought it may have
-            // brought data as well, and the next read comes short again.
-            Seen::Nothing => {
-                *sticky = false;
-                false
-            }
+        if seen == Seen::Shortage {
+            return edge || *sticky;
         }
+        // Only `EAGAIN` shows that the end is not there yet: the edge that brought it may have
+        // brought data as well, and then the next read comes short again.
+        *sticky = false;
+        false
     }
 }
 

@@ -126,12 +126,14 @@ fn bypass(hub: &Hub) -> Option<Bypass> {
 /// Lets the others run. They write `errno`, which the caller has not been told of.
 #[cold]
 fn give_others_a_turn(hub: &Hub) {
-    // SAFETY: the address of the thread's errno, which is writable; the greenlet does not leave
-    // the thread.
-    let errno = unsafe { &mut *libc::__errno_location() };
-    let before = *errno;
-    hub.yield_now();
-    *errno = before;
+    // SAFETY: the address is that of the thread's errno, and the greenlet does not leave the thread.
+    // No reference to it lives while the others run.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        hub.yield_now();
+        *errno = before;
+    }
 }
 
 /// The hub of a thread for which `bypass` has just found that it has one.
