@@ -150,9 +150,9 @@ mod wait_list;
 
 pub use greenlet::{
     Builder, Greenlet, GreenletError, GreenletId, GreenletRef, getcurrent, joinall, spawn,
-    spawn_later, yield_now,
+    spawn_later, stack_stats, trim_stacks, yield_now,
 };
-pub use stack::default_stack_size;
+pub use stack::{StackStats, default_stack_size};
 pub use time::{TimedOut, sleep, with_timeout};
 
 /// Runs the examples of README.md as doctests.

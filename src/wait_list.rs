@@ -74,6 +74,7 @@ impl<T> WaitList<T> {
     }
 
     /// The waiters in order.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }

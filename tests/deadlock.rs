@@ -1,6 +1,9 @@
 //! What happens when nothing is left that could wake the main greenlet: a panic that names every
 //! greenlet that is stuck, and a hub that goes on.
 
+#[path = "common/child.rs"]
+mod child;
+
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -170,4 +173,23 @@ fn a_yield_is_never_a_deadlock() {
         (0..200).for_each(|_| yield_now());
         sleep(Duration::ZERO);
     });
+}
+
+/// What the child processes of this file do.
+#[test]
+fn child() {
+    if child::case().as_deref() == Some("traces") {
+        let stuck = spawn_stuck("lost");
+        let _ = catch_unwind(AssertUnwindSafe(|| stuck.join()));
+        // Looking at a greenlet leaves it where it was.
+        let report = report(|| stuck.join());
+        assert!(report.contains("'lost'"), "{report}");
+        eprintln!("done");
+    }
+}
+
+#[test]
+fn with_rust_backtrace_the_report_shows_where_each_greenlet_is_parked() {
+    let texts = ["'lost'", "spawn_stuck", "done"];
+    child::run("traces", &[("RUST_BACKTRACE", "1")]).succeeded().said(&texts);
 }

@@ -54,6 +54,8 @@ pub(crate) struct Hub {
     epoch: Instant,
     /// The process this hub belongs to is the parent of the present one.
     pub(crate) forked: Cell<bool>,
+    /// When the stacks were trimmed last, in nanoseconds since `epoch`.
+    pub(crate) trimmed: Cell<u64>,
     /// Where timers that are due are collected; kept for its memory.
     pub(crate) due: RefCell<Vec<(u64, Due)>>,
 }
@@ -82,6 +84,7 @@ impl Hub {
             futex_waits: Cell::new(0),
             epoch: Instant::now(),
             forked: Cell::new(false),
+            trimmed: Cell::new(0),
             due: RefCell::new(Vec::new()),
         })
     }

@@ -1,9 +1,12 @@
 //! What the hub says when something is wrong: the deadlock report and the end of the hub.
 
+use std::backtrace::Backtrace;
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use crate::fiber::Resume;
 use crate::hub::core::Hub;
 use crate::hub::reason::Reason;
 use crate::hub::record::{RecordRef, State, Wake, pending};
@@ -32,9 +35,7 @@ macro_rules! report {
 impl Hub {
     /// Names every parked greenlet, what it waits for and where it was spawned.
     pub(crate) fn deadlock_report(&self, main_waits: Reason) -> String {
-        let greenlets = self.greenlets.borrow();
-        let stuck: Vec<&RecordRef> =
-            greenlets.iter().map(|(_, g)| g).filter(|g| !g.is(&self.main)).collect();
+        let stuck = self.live();
         let mut report = format!(
             "this operation would block forever: the main greenlet {main_waits}, and nothing is \
              left that could wake it (no greenlet is ready, no timer, fd or other thread is waited \
@@ -43,13 +44,36 @@ impl Hub {
         if !stuck.is_empty() {
             let _ = write!(report, "\n{} greenlet(s) are stuck:", stuck.len());
         }
+        let traces = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
         for greenlet in stuck.iter().take(REPORTED_MAX) {
             let _ = write!(report, "\n  {}", describe(greenlet));
+            if traces && let Some(trace) = self.stack_trace(greenlet) {
+                let _ = write!(report, "\n{trace}");
+            }
         }
         if stuck.len() > REPORTED_MAX {
             let _ = write!(report, "\n  ... and {} more", stuck.len() - REPORTED_MAX);
         }
         report
+    }
+
+    /// Every greenlet that is not finished but the main one.
+    fn live(&self) -> Vec<RecordRef> {
+        let greenlets = self.greenlets.borrow();
+        greenlets.iter().map(|(_, g)| g.clone()).filter(|g| !g.is(&self.main)).collect()
+    }
+
+    /// Where a parked greenlet is: it is resumed just to look.
+    fn stack_trace(&self, greenlet: &RecordRef) -> Option<Backtrace> {
+        if greenlet.state.get() != State::Parked {
+            return None;
+        }
+        let trace = Cell::new(None);
+        // SAFETY: the greenlet is parked, so the hub is not in another call for its fiber, and it
+        // parks again before this returns. The main greenlet has none.
+        let fiber = unsafe { (*greenlet.fiber.get()).as_mut() }?;
+        fiber.resume(Resume::Inspect(&|| trace.set(Some(Backtrace::force_capture()))));
+        trace.into_inner()
     }
 
     /// Makes a blocking call with the OS thread itself, because it is panicking: the panic count
@@ -77,13 +101,10 @@ impl Hub {
     /// Ends the hub: unwinds every greenlet so that destructors run, and abandons those that do
     /// not come to an end.
     pub(crate) fn end(&self) {
-        let live = || -> Vec<RecordRef> {
-            let greenlets = self.greenlets.borrow();
-            greenlets.iter().map(|(_, g)| g.clone()).filter(|g| !g.is(&self.main)).collect()
-        };
         // The dying may spawn, so this takes rounds.
         for _ in 0..LAST_ROUNDS {
-            let alive = live().into_iter().filter(|greenlet| !greenlet.is_pending(pending::KILL));
+            let alive =
+                self.live().into_iter().filter(|greenlet| !greenlet.is_pending(pending::KILL));
             let alive: Vec<RecordRef> = alive.collect();
             if alive.is_empty() {
                 break;
@@ -92,7 +113,7 @@ impl Hub {
                 // Here a function that was never run is dropped. A panic of that was reported.
                 let _ = catch_unwind(AssertUnwindSafe(|| self.kill(greenlet)));
             }
-            let mut resumes = live().len().saturating_mul(LAST_RESUMES);
+            let mut resumes = self.live().len().saturating_mul(LAST_RESUMES);
             drop(self.take_running());
             while resumes > 0
                 && let Some(greenlet) = self.woken.pop().or_else(|| self.ready.pop())
@@ -107,7 +128,7 @@ impl Hub {
             self.set_running(self.main.clone());
         }
         drop(self.take_running());
-        let abandoned = live();
+        let abandoned = self.live();
         for greenlet in &abandoned {
             greenlet.abandon();
             // Dropping what it owns would run code that may want a hub.
