@@ -81,7 +81,7 @@ where
     F: FnOnce() -> T + 'static,
     T: 'static,
 {
-    spawn_record(f, None, Some(start_after(delay)), Location::caller())
+    spawn_record(f, None, Some(crate::time::at(delay)), Location::caller())
 }
 
 /// Lets every greenlet that is ready run before the caller goes on: gevent's `sleep(0)`.
@@ -200,7 +200,7 @@ impl Builder {
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        Ok(spawn_record(f, self.extras(), Some(start_after(delay)), Location::caller()))
+        Ok(spawn_record(f, self.extras(), Some(crate::time::at(delay)), Location::caller()))
     }
 
     fn extras(self) -> Option<Box<Extras>> {
@@ -578,7 +578,6 @@ fn failure(payload: Box<dyn Any + Send>, record: &Record) -> GreenletError {
 
 /// Drops the result of a greenlet without a handle, on its own stack: the destructor may block,
 /// which the hub must not, and may panic.
-#[cold]
 fn discard<T>(result: Result<T, GreenletError>, record: &Record) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(result))) {
         // The payload's destructor may panic, too.
@@ -601,12 +600,6 @@ where
     let record = new_record(f, extras, spawned_at);
     hub().spawn(record.clone(), start);
     Greenlet { greenlet: GreenletRef { record }, result: PhantomData }
-}
-
-/// When a greenlet begins that is spawned with `delay`: in a century if no clock will show it.
-fn start_after(delay: Duration) -> Instant {
-    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-    crate::time::after(delay).unwrap_or_else(|| Instant::now() + CENTURY)
 }
 
 /// Makes a record with `f` behind it.

@@ -147,20 +147,16 @@ fn a_panic_in_the_drop_of_an_unstarted_function_goes_to_the_killer() {
         }
     }
     let bomb = Bomb;
-    let greenlet = spawn(move || bomb);
+    let greenlet = spawn_later(LONG, move || bomb);
     let joiner = {
         let greenlet = greenlet.clone();
         spawn(move || greenlet.join())
     };
-    kill_with_bomb(&greenlet);
-    assert!(greenlet.is_finished());
-    assert!(joiner.join_timeout(LONG));
-}
-
-/// Kills an unstarted greenlet whose function panics when it is dropped.
-fn kill_with_bomb(greenlet: &GreenletRef) {
+    yield_now();
     let killed = catch_unwind(AssertUnwindSafe(|| greenlet.kill()));
     assert_eq!(killed.unwrap_err().downcast_ref(), Some(&"bomb"));
+    assert!(greenlet.is_finished());
+    joiner.get().unwrap();
 }
 
 #[test]

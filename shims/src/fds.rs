@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use libc::c_int;
 
 use crate::errno::Errno;
+pub(crate) use crate::kind::Kind;
 use crate::real;
 use crate::runtime::Direction;
 
@@ -51,63 +52,6 @@ static FREE: AtomicU64 = AtomicU64::new(0);
 /// One more than the highest fd that was ever in the table: what close_range has to look at.
 static HIGHEST: AtomicU32 = AtomicU32::new(0);
 
-/// What an fd is, as far as the shims treat it differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// No socket. Reads and writes pass through.
-    Other,
-    /// A TCP socket: the only kind whose short read proves that nothing is left.
-    Tcp,
-    /// Another stream socket. A short read may end at an ancillary message or a record.
-    Stream,
-    /// A socket of messages.
-    Datagram,
-    /// A Unix datagram socket, which sends no edge when an unconnected peer has room again.
-    UnixDatagram,
-    /// A sequenced-packet socket: write(2) ends a record.
-    Packet,
-}
-
-impl Kind {
-    /// The kind of a socket, from what socket(2) was given.
-    pub(crate) fn of_socket(domain: c_int, kind: c_int, protocol: c_int) -> Kind {
-        let internet = domain == libc::AF_INET || domain == libc::AF_INET6;
-        match kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
-            libc::SOCK_STREAM if internet && (protocol == 0 || protocol == libc::IPPROTO_TCP) => {
-                Kind::Tcp
-            }
-            libc::SOCK_STREAM => Kind::Stream,
-            libc::SOCK_SEQPACKET => Kind::Packet,
-            _ if domain == libc::AF_UNIX => Kind::UnixDatagram,
-            _ => Kind::Datagram,
-        }
-    }
-
-    /// The kind of an fd nobody told us of. `EBADF` if there is no such fd.
-    fn ask(fd: RawFd) -> Result<Kind, Errno> {
-        match real::socket_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) {
-            Ok(kind) => {
-                let domain = real::socket_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)?;
-                let protocol = real::socket_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL)?;
-                Ok(Kind::of_socket(domain, kind, protocol))
-            }
-            Err(Errno(libc::ENOTSOCK)) => Ok(Kind::Other),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether bytes flow without boundaries, so that a blocking send has to send them all.
-    #[inline]
-    pub(crate) fn is_stream(self) -> bool {
-        matches!(self, Kind::Tcp | Kind::Stream)
-    }
-
-    /// The bits that stand for this kind in [`Description::state`].
-    const fn bits(self) -> u32 {
-        self as u32
-    }
-}
-
 /// The bits of [`Description::state`] that hold the [`Kind`].
 const KIND: u32 = 0xf;
 /// The user believes that the description has `O_NONBLOCK`.
@@ -118,6 +62,8 @@ const FLIPPED: u32 = 1 << 5;
 const FOREIGN: u32 = 1 << 6;
 /// A timeout was set on it, or may have been: sockets accepted from it may inherit one.
 const TIMED: u32 = 1 << 7;
+/// Somebody has shut it down, is about to, or may have.
+const SHUT: u32 = 1 << 8;
 
 /// The value of a timeout that the kernel has to be asked for.
 const UNKNOWN: u64 = u64::MAX;
@@ -224,6 +170,19 @@ impl Description {
             self.shortage.store(false, Ordering::Relaxed);
         }
         shortage
+    }
+
+    /// Notes that it is about to be shut down.
+    pub(crate) fn note_shutdown(&self) {
+        self.set_bit(SHUT, true);
+    }
+
+    /// Whether these are datagrams of which none may come any more. A receive that waits ends
+    /// then, with nothing; but one that does not wait is told `EAGAIN`, as if it could go on.
+    pub(crate) fn is_shut_datagram(&self, fd: RawFd) -> bool {
+        self.state.load(Ordering::Relaxed) & SHUT != 0
+            && matches!(self.kind(), Kind::Datagram | Kind::UnixDatagram)
+            && real::poll_now(fd, libc::POLLRDHUP) != 0
     }
 
     /// Notes what its user has set `O_NONBLOCK` to.
@@ -358,7 +317,7 @@ fn learn(fd: RawFd) -> Option<&'static Description> {
     // SAFETY: F_GETFL has no argument.
     let flags = unsafe { real::fcntl(fd, libc::F_GETFL, 0) }.ok()? as c_int;
     let nonblocking = if flags & libc::O_NONBLOCK == 0 { 0 } else { NONBLOCKING };
-    let index = take(kind.bits() | FOREIGN | TIMED | nonblocking, UNKNOWN)?;
+    let index = take(kind.bits() | FOREIGN | TIMED | SHUT | nonblocking, UNKNOWN)?;
     raise_highest(fd);
     if entry.compare_exchange(0, index, Ordering::AcqRel, Ordering::Acquire).is_err() {
         // Another thread learned it, or gave birth to it: it is at least as right.

@@ -85,6 +85,7 @@ pub mod gate;
 mod host;
 mod hosts;
 mod iovecs;
+mod kind;
 mod lookup;
 mod poll;
 mod real;

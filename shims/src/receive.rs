@@ -4,7 +4,8 @@
 //! that other threads and processes share stays as its user made it.
 //!
 //! Known differences: `SO_RCVLOWAT` does not hold a receive back once bytes are there; a signal
-//! handler runs, but does not end the call.
+//! handler runs, but does not end the call; a receive of no bytes whose timeout passes fails
+//! with `EAGAIN`, where TCP answers 0.
 
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
@@ -275,6 +276,9 @@ pub(crate) fn receive_after_wait(
 ) -> Result<usize, Errno> {
     let mut waiting = Waiting::new(runtime, fd, Direction::Read, description).after(seen);
     loop {
+        if description.is_shut_datagram(fd) {
+            return attempt(flags);
+        }
         let flags = match waiting.until_ready()? {
             Retry::Try => flags | libc::MSG_DONTWAIT,
             Retry::Block => return attempt(flags),
@@ -347,9 +351,10 @@ fn receive_all(
     }
 }
 
-/// Whether nothing can follow the bytes that are there.
+/// Whether nothing can follow the bytes that are there, or an urgent mark: the kernel stops a
+/// receive at one.
 fn at_end(fd: c_int) -> bool {
-    real::poll_now(fd, libc::POLLRDHUP) != 0
+    real::poll_now(fd, libc::POLLRDHUP | libc::POLLPRI) != 0
 }
 
 /// [`receive_all`] for a message: the parts after the first go into what is left of its vectors.

@@ -146,12 +146,19 @@ pub(crate) extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
     })
 }
 
-/// shutdown(2): passes through. Whoever waits on the socket is woken by the edge it causes.
+/// shutdown(2). Whoever waits on the socket is woken by the edge it causes.
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
     if false {
         // SAFETY: never runs; it checks the signature.
         return unsafe { libc::shutdown(fd, how) };
+    }
+    // Before the edge, so that whom it wakes knows. (An unconnected socket is shut down all the
+    // same when the answer is `ENOTCONN`.)
+    if gate::is_patched(Category::Socket)
+        && let Some(description) = fds::known(fd)
+    {
+        description.note_shutdown();
     }
     // SAFETY: no pointers.
     answer_int(unsafe {

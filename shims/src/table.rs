@@ -85,7 +85,7 @@ pub static TABLE: &[Symbol] = &[
     row("getsockopt", Category::Socket, socket::getsockopt as *const (), "passes through"),
     row("listen", Category::Socket, socket::listen as *const (), "passes through"),
     row("setsockopt", Category::Socket, socket::setsockopt as *const (), "notes SO_RCVTIMEO and SO_SNDTIMEO"),
-    row("shutdown", Category::Socket, socket::shutdown as *const (), "passes through; its edge wakes those who wait"),
+    row("shutdown", Category::Socket, socket::shutdown as *const (), "notes it, since it ends receives of datagrams; its edge wakes those who wait"),
     row("socket", Category::Socket, socket::socket as *const (), "notes the new socket"),
     row("socketpair", Category::Socket, socket::socketpair as *const (), "notes both new sockets"),
     row("syscall", Category::Thread, sync::syscall as *const (), "a private futex: WAIT parks, WAKE serves greenlets first; every other call passes through"),

@@ -64,6 +64,7 @@ impl Hub {
                 }
                 Wake::TimedOut
             }
+            Reason::Join(_) if deadline.is_some() => self.block_thread(Reason::Sleep, deadline),
             // The caller polls the fd itself.
             Reason::Fd(..) | Reason::Fds(_) => Wake::Unpollable,
             _ => panic!(
