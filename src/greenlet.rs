@@ -196,10 +196,9 @@ impl Builder {
         self
     }
 
-    /// The stack's size in bytes, its guard included; rounded up to what the allocator of stacks
-    /// has. Stacks are committed page by page as they are used, so a large one costs address
-    /// space only. 256 KiB otherwise, or what the environment variable `GREENLING_STACK_SIZE`
-    /// says.
+    /// The usable stack in bytes, rounded up to what the allocator of stacks has; see
+    /// [`default_stack_size`](crate::default_stack_size) for what it is otherwise. Stacks are
+    /// committed page by page as they are used, so a large one costs address space only.
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_bytes = Some(bytes);
         self
