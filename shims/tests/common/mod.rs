@@ -193,7 +193,10 @@ impl Runtime for Scripted {
     }
 
     fn fd_closing(&self, fd: RawFd) {
-        note(Call::Closing(fd));
+        // Told on every thread; noted only where a hub's greenlets might wait.
+        if self.bypass().is_none() {
+            note(Call::Closing(fd));
+        }
     }
 
     fn fd_duplicated(&self, old: RawFd, new: RawFd) {
