@@ -72,3 +72,42 @@ fn a_number_that_a_plain_thread_has_closed_is_registered_anew() {
         std::thread::spawn(move || drop(stream)).join().unwrap();
     }
 }
+
+/// libc closes a socket inside `fclose`, where no shim sees it, and the number comes back.
+#[cfg(feature = "monkey")]
+#[test]
+fn a_number_that_fclose_has_freed_is_registered_anew() {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    greenling::monkey::patch_all();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { break };
+            spawn(move || {
+                sleep(MOMENT);
+                // The client may be gone.
+                let _ = stream.write_all(b"hello");
+            });
+        }
+    });
+    // Tests on other threads may be quicker to take the number.
+    for _ in 0..100 {
+        let mut first = TcpStream::connect(address).unwrap();
+        first.read_exact(&mut [0; 5]).unwrap();
+        let number = first.into_raw_fd();
+        // SAFETY: the fd is open and its owner has given it up; the stream is closed right away.
+        let closed = unsafe { libc::fclose(libc::fdopen(number, c"r".as_ptr())) };
+        assert_eq!(closed, 0);
+        let mut second = TcpStream::connect(address).unwrap();
+        if second.as_raw_fd() != number {
+            continue;
+        }
+        let read = with_timeout(50 * MOMENT, || second.read_exact(&mut [0; 5]));
+        assert!(matches!(read, Ok(Ok(()))), "the edge was missed: {read:?}");
+        return;
+    }
+    panic!("the number never came back");
+}

@@ -113,6 +113,7 @@ unsafe fn try_accept(
     if gate::is_patched(Category::Socket) {
         match fds::lookup(fd) {
             Some(listener) => {
+                gate::forget_former(accepted as c_int);
                 fds::accepted(accepted as c_int, listener, flags & libc::SOCK_NONBLOCK != 0);
             }
             None => fds::forget(accepted as c_int),

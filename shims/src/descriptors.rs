@@ -1,9 +1,8 @@
 //! The calls that make, copy, change and end fds: close, dup, fcntl, ioctl, pipe.
 //!
 //! None of them parks, and the books about fds are kept on every thread once the category is
-//! patched, also where shims pass through. The runtime hears of closed and duplicated fds on
-//! every thread, even from the hub itself and while panicking, because fds are closed there too
-//! and numbers belong to the process.
+//! patched, also where shims pass through: on threads without a hub, by the hub itself, while
+//! panicking and in a forked child. The runtime hears of closed and duplicated fds on all of them.
 //!
 //! Known differences: closing a socket with `SO_LINGER` may block the thread; a child made by
 //! vfork(2) shares these books with its parent, so what it closes is forgotten there; an fd that
@@ -17,50 +16,25 @@ use crate::errno::{Errno, answer_int};
 use crate::fds::{self, Kind};
 use crate::gate::{self, Category};
 use crate::real;
-use crate::runtime::{Bypass, Runtime};
+use crate::runtime::Runtime;
 
-/// Who keeps books when an fd ends or is copied.
-enum Books {
-    /// Nobody.
-    Closed,
-    /// The shims alone: this process is a forked child.
-    Table,
-    /// The shims and the runtime, with whatever hubs it has.
-    Hub(&'static dyn Runtime),
+/// Who hears when an fd ends or is copied: whichever thread does it, since the number may be one
+/// that another thread's hub has waited for. `None` until the category is patched.
+fn books() -> Option<&'static dyn Runtime> {
+    gate::patched(Category::Socket)
 }
 
-/// Who keeps books on the calling thread.
-fn books() -> Books {
-    match gate::enter(Category::Socket) {
-        Ok(runtime) => Books::Hub(runtime),
-        Err(Bypass::NotPatched) => Books::Closed,
-        Err(Bypass::Forked) => Books::Table,
-        // A thread without a hub closes fds that another thread's hub may remember.
-        Err(Bypass::NoHub | Bypass::InHub | Bypass::Panicking) => {
-            gate::runtime().map_or(Books::Table, Books::Hub)
-        }
-    }
+/// `fd` is about to be closed or replaced.
+fn closing(runtime: &dyn Runtime, fd: RawFd) {
+    runtime.fd_closing(fd);
+    fds::forget(fd);
 }
 
-impl Books {
-    /// `fd` is about to be closed or replaced.
-    fn closing(&self, fd: RawFd) {
-        if let Books::Hub(runtime) = self {
-            runtime.fd_closing(fd);
-        }
-        if !matches!(self, Books::Closed) {
-            fds::forget(fd);
-        }
-    }
-
-    /// `new` was made a duplicate of `old`.
-    fn duplicated(&self, old: RawFd, new: RawFd) {
-        if !matches!(self, Books::Closed) {
-            fds::duplicated(old, new);
-        }
-        if let Books::Hub(runtime) = self {
-            runtime.fd_duplicated(old, new);
-        }
+/// `new` was made a duplicate of `old`.
+fn duplicated(old: RawFd, new: RawFd) {
+    if let Some(runtime) = books() {
+        fds::duplicated(old, new);
+        runtime.fd_duplicated(old, new);
     }
 }
 
@@ -72,7 +46,9 @@ pub(crate) extern "C" fn close(fd: c_int) -> c_int {
         return unsafe { libc::close(fd) };
     }
     // Before the real close: after it the number may be another's.
-    books().closing(fd);
+    if let Some(runtime) = books() {
+        closing(runtime, fd);
+    }
     answer_int(real::close(fd))
 }
 
@@ -83,11 +59,10 @@ pub(crate) extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) 
         // SAFETY: never runs; it checks the signature.
         return unsafe { libc::close_range(first, last, flags) };
     }
-    let books = books();
     // With any other flag nothing is closed: it is another job, or an error.
     let closes = flags as c_uint & !libc::CLOSE_RANGE_UNSHARE == 0;
-    if closes && !matches!(books, Books::Closed) {
-        fds::tracked(first, last).for_each(|fd| books.closing(fd));
+    if closes && let Some(runtime) = books() {
+        fds::tracked(first, last).for_each(|fd| closing(runtime, fd));
     }
     answer_int(real::close_range(first, last, flags))
 }
@@ -102,7 +77,7 @@ pub(crate) extern "C" fn dup(fd: c_int) -> c_int {
     // SAFETY: no pointers.
     let answer = unsafe { real::syscall(libc::SYS_dup, [fd as usize, 0, 0, 0, 0, 0]) };
     if let Ok(new) = answer {
-        books().duplicated(fd, new as RawFd);
+        duplicated(fd, new as RawFd);
     }
     answer_int(answer)
 }
@@ -133,20 +108,19 @@ pub(crate) extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
 
 /// dup3(2), with the books kept about both fds.
 fn replace(old: RawFd, new: RawFd, flags: c_int) -> Result<usize, Errno> {
-    let books = books();
     // The kernel leaves `new` alone if `old` or a flag is bad, and so do the books.
     let valid = old != new
         && flags & !libc::O_CLOEXEC == 0
         // SAFETY: F_GETFD has no argument.
         && unsafe { real::fcntl(old, libc::F_GETFD, 0) }.is_ok();
-    if valid && !matches!(books, Books::Closed) {
-        books.closing(new);
+    if valid && let Some(runtime) = books() {
+        closing(runtime, new);
     }
     let arguments = [old as usize, new as usize, flags as usize, 0, 0, 0];
     // SAFETY: no pointers.
     let answer = unsafe { real::syscall(libc::SYS_dup3, arguments) };
     if answer.is_ok() {
-        books.duplicated(old, new);
+        duplicated(old, new);
     }
     answer
 }
@@ -190,7 +164,10 @@ unsafe fn make_pipe(pair: *mut c_int, flags: c_int) -> Result<usize, Errno> {
         // SAFETY: the kernel has just written both.
         let both = unsafe { [pair.read_unaligned(), pair.wrapping_add(1).read_unaligned()] };
         let nonblocking = flags & libc::O_NONBLOCK != 0;
-        both.into_iter().for_each(|fd| fds::born(fd, Kind::Other, nonblocking));
+        for fd in both {
+            gate::forget_former(fd);
+            fds::born(fd, Kind::Other, nonblocking);
+        }
     }
     Ok(answer)
 }
@@ -228,7 +205,7 @@ unsafe fn control(fd: c_int, command: c_int, argument: usize) -> Result<usize, E
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
             let new = plain()?;
-            books().duplicated(fd, new as RawFd);
+            duplicated(fd, new as RawFd);
             Ok(new)
         }
         libc::F_GETFL => {

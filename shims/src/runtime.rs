@@ -111,8 +111,9 @@ pub trait Runtime: Sync {
     /// Parks until `deadline`: [`Wake::TimedOut`] when it is reached.
     fn sleep_until(&self, deadline: Instant) -> Wake;
 
-    /// `fd` is about to be closed or replaced: whoever waits for it wakes with [`Wake::Closed`],
-    /// and what is remembered of the number is forgotten.
+    /// `fd` is about to be closed or replaced, by the calling thread, which may have no hub:
+    /// whoever of its own greenlets waits for it wakes with [`Wake::Closed`], and what any hub
+    /// remembers of the number is forgotten.
     fn fd_closing(&self, fd: RawFd);
 
     /// `old` and `new` share one open file description from now on, so closing one of them no

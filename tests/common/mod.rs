@@ -48,3 +48,28 @@ impl Random {
 pub(crate) fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
+
+/// For tests that count or limit what a process has: true in a process of its own, which runs
+/// nothing but the test `name`. Elsewhere it starts that process, waits for it, and says false.
+pub(crate) fn alone(name: &str) -> bool {
+    alone_with(name, &[])
+}
+
+/// [`alone`], with more environment variables.
+pub(crate) fn alone_with(name: &str, variables: &[(&str, &std::ffi::OsStr)]) -> bool {
+    const ALONE: &str = "GREENLING_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(ALONE, "1")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {}\n{text}{errors}", output.status);
+    assert!(text.contains("1 passed"), "{name} is no test of this binary");
+    false
+}

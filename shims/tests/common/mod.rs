@@ -189,7 +189,7 @@ impl Runtime for Scripted {
     }
 
     fn fd_closing(&self, fd: RawFd) {
-        // Closes by the thread that plays the peer are told, too, but are no part of a script.
+        // Told on every thread; noted only where a hub's greenlets might wait.
         if self.bypass().is_none() {
             note(Call::Closing(fd));
         }
