@@ -102,10 +102,10 @@ impl Hub {
     /// not come to an end.
     pub(crate) fn end(&self) {
         // The dying may spawn, so this takes rounds.
-        for _ in 0..LAST_ROUNDS {
-            let alive =
-                self.live().into_iter().filter(|greenlet| !greenlet.is_pending(pending::KILL));
-            let alive: Vec<RecordRef> = alive.collect();
+        for round in 0..LAST_ROUNDS {
+            // Those that somebody else has killed have not had their turn yet.
+            let to_kill = |greenlet: &RecordRef| round == 0 || !greenlet.is_pending(pending::KILL);
+            let alive: Vec<RecordRef> = self.live().into_iter().filter(to_kill).collect();
             if alive.is_empty() {
                 break;
             }
