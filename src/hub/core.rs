@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::fiber::{Fiber, Resume};
@@ -234,8 +235,12 @@ impl Hub {
     #[cold]
     fn no_stack(&self, greenlet: &RecordRef, error: io::Error) -> bool {
         crate::report!("greenlet '{}' can't start: {error}", greenlet.display_name());
-        // SAFETY: the greenlet is unstarted (`resume`), and it is finished right after.
-        unsafe { greenlet.cancel() };
+        // As in `kill`: finished before user code runs. That may neither wait, for the hub is on
+        // the CPU, nor unwind into the hub. The payload's destructor may panic, too.
+        greenlet.state.set(State::Finished);
+        // SAFETY: the state was Unstarted (`resume`), so the function was neither run nor dropped.
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { greenlet.cancel() }));
+        std::mem::forget(dropped);
         self.finish(greenlet);
         false
     }
