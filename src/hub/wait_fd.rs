@@ -42,7 +42,10 @@ impl Hub {
         }
         let wake = self.end_park(me, &reason, timer);
         if wake != Wake::Ready && wake != Wake::Closed {
-            self.reactor.remove_waiter(fd, direction, |ticket| ticket.names(me, generation));
+            let is_mine = |ticket: &Ticket| ticket.names(me, generation);
+            if self.reactor.remove_waiter(fd, direction, is_mine) == 0 {
+                self.reactor.keep_edge(fd, direction);
+            }
         } else if trust == Trust::Foreign && wake == Wake::Ready {
             self.reactor.keep_edge(fd, direction);
         }
