@@ -156,6 +156,23 @@ fn what_is_always_ready_is_not_waited_for() {
     Pollable::new(zero).unwrap().read_exact(&mut [0; 10]).unwrap();
 }
 
+/// One that never has to wait lets the clock and the fds be looked at after each share of
+/// operations, not after 64 of them.
+#[test]
+fn what_is_always_ready_delays_no_timer() {
+    let (mut a, mut b) = greenling::net::unix::UnixStream::pair().unwrap();
+    let sleeper = spawn(|| sleep(Duration::from_millis(1)));
+    yield_now();
+    std::thread::sleep(Duration::from_millis(2)); // It is overdue.
+    let mut operations = 0;
+    while !sleeper.is_finished() {
+        b.write_all(b"x").unwrap();
+        a.read_exact(&mut [0]).unwrap();
+        operations += 2;
+    }
+    assert!(operations <= 1024, "{operations}");
+}
+
 #[test]
 fn a_closed_fd_is_an_error() {
     // SAFETY: nothing is done to the fd, which is not open.

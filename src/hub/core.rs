@@ -263,6 +263,8 @@ impl Hub {
         let left = self.io_budget.get();
         if left == 0 {
             self.io_budget.set(IO_BUDGET);
+            // Of the others, some wait for fds and for the clock.
+            self.end_turn();
             return true;
         }
         self.io_budget.set(left - 1);
