@@ -37,7 +37,7 @@ impl Hub {
             if let Some(timer) = timer {
                 self.cancel_timer(timer);
             }
-            self.set_running(ticket.into_greenlet());
+            self.keep_running(ticket.into_greenlet());
             return error.map_or(Wake::Ready, |error| cannot_wait(&error));
         }
         let wake = self.end_park(me, &reason, timer);
