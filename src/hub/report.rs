@@ -81,6 +81,10 @@ impl Hub {
     /// mutex that has nothing to do with it.
     #[cold]
     pub(crate) fn block_thread(&self, reason: Reason, deadline: Option<Instant>) -> Wake {
+        // The park is over without having begun. Below it may be left by a panic that a destructor
+        // catches, and then copies of its ticket are left behind: they must not end the next park.
+        let generation = &self.me().generation;
+        generation.set(generation.get().wrapping_add(1));
         match reason {
             Reason::Sleep => {
                 if let Some(deadline) = deadline {
