@@ -72,7 +72,11 @@ impl Hub {
         // SAFETY: the greenlet is parked, so the hub is not in another call for its fiber, and it
         // parks again before this returns. The main greenlet has none.
         let fiber = unsafe { (*greenlet.fiber.get()).as_mut() }?;
+        // Capturing takes a lock of std's. On a stack that is not the running greenlet's nothing may
+        // park, so meanwhile it is the hub that is on the CPU.
+        let running = self.take_running();
         fiber.resume(Resume::Inspect(&|| trace.set(Some(Backtrace::force_capture()))));
+        self.set_running(running);
         trace.into_inner()
     }
 
