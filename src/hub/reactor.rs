@@ -42,6 +42,7 @@ static FREED: [AtomicU32; 4096] = [const { AtomicU32::new(0) }; 4096];
 
 /// Tells every hub of the process that `fd` is about to be closed: what they remember of the number
 /// belongs to a former owner.
+#[cfg(feature = "monkey")]
 pub(crate) fn number_freed(fd: RawFd) {
     // By two, so that a count is never `UNREGISTERED`.
     freed(fd).fetch_add(2, Ordering::Release);
@@ -177,6 +178,7 @@ impl Reactor {
     }
 
     /// Makes edges of `fd` that come from now on visible, and forgets those that came before.
+    #[cfg(any(test, feature = "monkey"))]
     pub(crate) fn arm(&self, fd: RawFd, direction: Direction, trust: Trust) -> io::Result<()> {
         let mut entries = self.entries.borrow_mut();
         self.entry(&mut entries, fd, trust)?.is_over(direction, Seen::Nothing);
@@ -276,6 +278,7 @@ impl Reactor {
     }
 
     /// Adds a waiter for the next edge. The caller has armed the fd.
+    #[cfg(feature = "monkey")]
     pub(crate) fn add_armed_waiter(&self, fd: RawFd, direction: Direction, ticket: Ticket) {
         self.entries.borrow_mut()[fd as usize].waiters[direction as usize].push(ticket);
         self.waiting.set(self.waiting.get() + 1);

@@ -54,6 +54,7 @@ impl Hub {
 
     /// Suspends the running greenlet until an edge of one of `fds`, or `deadline`. `check` is
     /// called after all are armed: if it says true, there is nothing to wait for.
+    #[cfg(feature = "monkey")]
     pub(crate) fn wait_fds(
         &self,
         fds: impl ExactSizeIterator<Item = (RawFd, Direction)> + Clone,
