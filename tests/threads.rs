@@ -87,7 +87,7 @@ fn many_threads_at_one_time() {
 
 #[test]
 fn a_forked_child_leaves_the_parents_hub_alone() {
-    for case in ["fork-in-greenlet", "fork-in-main", "fork-and-exit"] {
+    for case in ["fork-in-greenlet", "fork-in-main", "fork-and-exit", "fork-and-go-on"] {
         child::run(case, &[]).succeeded();
     }
 }
@@ -194,6 +194,42 @@ fn child() {
             spawn(move || (yield_now(), peer.write_all(&[7]).unwrap(), sleep(LONG)));
             let read = with_timeout(Duration::from_secs(5), || mine.read_exact(&mut [0]).unwrap());
             assert_eq!(read, Ok(()));
+        }
+        // The child has a hub of its own, on which only what it spawns runs.
+        Some("fork-and-go-on") => {
+            let go_on = || {
+                let parent = std::process::id();
+                let other = spawn(move || {
+                    (0..50).for_each(|_| {
+                        sleep(Duration::from_millis(1));
+                        assert_eq!(std::process::id(), parent, "it runs in the child");
+                    });
+                });
+                yield_now();
+                let work = || {
+                    with_timeout(LONG, || sleep(Duration::from_millis(20))).unwrap();
+                    assert_eq!(work(10), 45);
+                    assert!(!other.is_finished());
+                };
+                assert_eq!(fork(work), 17);
+                assert_eq!(with_timeout(LONG, || fork(work)).unwrap(), 17);
+                other.get().unwrap();
+            };
+            go_on();
+            spawn(go_on).get().unwrap();
+            // The child comes back from its greenlet's function.
+            let forked = spawn(|| {
+                // SAFETY: as in `fork`.
+                match unsafe { libc::fork() } {
+                    0 => 0,
+                    pid => pid,
+                }
+            });
+            let pid = forked.get().unwrap();
+            let mut status = -1;
+            // SAFETY: the pointer is to a live integer.
+            assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+            assert_eq!(status, 0);
         }
         // exit runs the destructors of thread-locals: the hub is the parent's, so they let it be.
         Some("fork-and-exit") => {

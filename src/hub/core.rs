@@ -53,7 +53,8 @@ pub(crate) struct Hub {
     pub(crate) futex_waits: Cell<usize>,
     /// Where the timers' clock begins.
     epoch: Instant,
-    /// The process this hub belongs to is the parent of the present one.
+    /// Whether this is the copy of a hub in a forked child. Only a frame from before the fork can
+    /// still see it.
     pub(crate) forked: Cell<bool>,
     /// When the stacks were trimmed last, in nanoseconds since `epoch`.
     pub(crate) trimmed: Cell<u64>,
@@ -195,6 +196,11 @@ impl Hub {
     /// The fiber of the running greenlet has ended.
     #[inline(never)]
     fn ended(&self) {
+        if self.forked.get() {
+            // This was the greenlet that forked, in the child: the only thread there is has come to
+            // its end, and that ends the process. The others are the parent's.
+            std::process::exit(0);
+        }
         let greenlet = self.take_running();
         // SAFETY: only the hub touches a record's fiber, and nothing runs on it any more.
         let fiber = unsafe { (*greenlet.fiber.get()).take() };

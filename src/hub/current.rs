@@ -27,7 +27,7 @@ impl Drop for EndOfThread {
         if let Some(hub) = try_hub() {
             // `exit` may have been called by a greenlet: then its own frames are live, and
             // ending the hub under it would be wrong. The process is about to end anyway.
-            if hub.in_main() && !hub.forked.get() {
+            if hub.in_main() {
                 hub.end();
                 HUB.set(ENDED);
                 // SAFETY: `hub()` made the pointer from a box, and `end` has unwound or abandoned
@@ -82,7 +82,7 @@ fn start() -> &'static Hub {
     try_hub().expect("it was set in the line before")
 }
 
-/// Marks the hub of a forked child as not its own.
+/// Sees to it that a forked child has no hub.
 mod hub_atfork {
     use std::sync::Once;
 
@@ -95,11 +95,13 @@ mod hub_atfork {
         });
     }
 
-    /// Runs in the child: its epoll fd and its timerfd are the parent's, and its greenlets run
-    /// there. The hub must not touch any of them.
+    /// Runs in the child, whose copy of the hub must not be touched: its greenlets run in the
+    /// parent, and its epoll is the parent's. The forking greenlet goes on as if on a thread of its
+    /// own: without a hub, and if it needs one, as the main greenlet of a new one.
     unsafe extern "C" fn in_child() {
         if let Some(hub) = super::try_hub() {
             hub.forked.set(true);
+            super::HUB.set(std::ptr::null());
         }
     }
 }

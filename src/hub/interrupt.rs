@@ -51,7 +51,8 @@ impl Hub {
     pub(crate) fn close_timeout(&self, number: u32) -> bool {
         let me = self.me();
         me.extras_mut(|extras| {
-            let timeout = extras.timeouts.pop().expect("each timeout is closed once");
+            // None in a forked child: the timeout is the parent's.
+            let Some(timeout) = extras.timeouts.pop() else { return false };
             assert_eq!(timeout.number, number, "timeouts are closed innermost first");
             if let Some(timer) = timeout.timer {
                 self.timers.borrow_mut().cancel(timer);

@@ -69,13 +69,13 @@ impl Runtime for HubRuntime {
 
     fn fd_closing(&self, fd: RawFd) {
         reactor::number_freed(fd);
-        if let Some(hub) = try_hub().filter(|hub| !hub.forked.get()) {
+        if let Some(hub) = try_hub() {
             hub.reactor.closing(fd, |ticket, wake| hub.unpark(ticket, wake));
         }
     }
 
     fn fd_duplicated(&self, old: RawFd, new: RawFd) {
-        if let Some(hub) = try_hub().filter(|hub| !hub.forked.get()) {
+        if let Some(hub) = try_hub() {
             hub.reactor.duplicated(old);
             hub.reactor.duplicated(new);
         }
@@ -98,7 +98,7 @@ impl Runtime for HubRuntime {
         let Ticket { hub, greenlet, generation } = ticket;
         // A generation has 32 bits where it comes from, in `ticket`.
         let ticket = RemoteTicket { hub, greenlet, generation: generation as u32 };
-        Hub::unpark_remote(try_hub().filter(|hub| !hub.forked.get()), ticket);
+        Hub::unpark_remote(try_hub(), ticket);
     }
 
     fn offload(&self, job: Box<dyn FnOnce() + Send>) -> Wake {
@@ -120,7 +120,7 @@ fn bypass(hub: &Hub) -> Option<Bypass> {
     if std::thread::panicking() {
         return Some(Bypass::Panicking);
     }
-    hub.forked.get().then_some(Bypass::Forked)
+    None
 }
 
 /// Lets the others run. They write `errno`, which the caller has not been told of.
