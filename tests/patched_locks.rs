@@ -417,3 +417,31 @@ fn the_main_greenlet_waits_for_locks_as_well() {
     assert_eq!(*lock.lock().unwrap(), 1);
     holder.get().unwrap();
 }
+
+/// A thread may end while greenlets of it wait for a lock. They will never take it, so a wake-up
+/// must not be spent on them.
+#[test]
+fn waiters_of_a_thread_that_has_ended_take_no_wake_ups() {
+    let _watchdog = Watchdog::new("waiters_of_a_thread", LIMIT);
+    let lock = Arc::new(Mutex::new(0));
+    let guard = lock.lock().unwrap();
+    let ending = {
+        let lock = Arc::clone(&lock);
+        std::thread::spawn(move || {
+            patch_all();
+            for _ in 0..20 {
+                let lock = Arc::clone(&lock);
+                spawn(move || *lock.lock().unwrap() += 1);
+            }
+            sleep(MOMENT);
+        })
+    };
+    ending.join().unwrap();
+    let waiting = {
+        let lock = Arc::clone(&lock);
+        std::thread::spawn(move || *lock.lock().unwrap())
+    };
+    sleep(10 * MOMENT);
+    drop(guard);
+    assert_eq!(waiting.join().unwrap(), 0);
+}
