@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
+use crate::io::interrupted;
 use crate::threadpool;
 
 /// The addresses of `host`, with `port`. An address in digits takes no thread.
@@ -23,5 +24,5 @@ pub(crate) fn lookup_with_port(host: &str) -> io::Result<Vec<SocketAddr>> {
 
 /// Lets std do it, so that the errors are std's.
 fn resolve(name: impl ToSocketAddrs + Send + 'static) -> io::Result<Vec<SocketAddr>> {
-    threadpool::run(move || name.to_socket_addrs().map(Iterator::collect))?
+    threadpool::run(move || name.to_socket_addrs().map(Iterator::collect)).map_err(interrupted)?
 }

@@ -96,6 +96,7 @@ impl<T> Slab<T> {
     }
 
     /// How many values there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -138,6 +139,7 @@ impl<T> Slab<T> {
     }
 
     /// The value of that id, unless the id is stale.
+    #[cfg(test)]
     pub(crate) fn get_mut(&mut self, id: Id) -> Option<&mut T> {
         match self.entries.get_mut(id.index as usize) {
             Some(Entry::Occupied { generation, value }) if *generation == id.generation => {

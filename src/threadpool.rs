@@ -66,8 +66,8 @@ struct State {
 /// goes on in the caller.
 ///
 /// A kill or a timeout unwinds the caller; `f` still runs to its end, and its result is dropped.
-/// The error is only for `panic = "abort"`, where nothing can unwind.
-pub(crate) fn run<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+/// Under `panic = "abort"`, where nothing can unwind, the kill or the timeout is returned.
+pub(crate) fn run<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> Result<T, Wake> {
     let result = Arc::new(Mutex::new(None::<Result<T, Box<dyn Any + Send>>>));
     let job = {
         let result = Arc::clone(&result);
@@ -82,7 +82,7 @@ pub(crate) fn run<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> 
     match result {
         Some(Ok(value)) => Ok(value),
         Some(Err(panic)) => resume_unwind(panic),
-        None => Err(crate::io::interrupted(wake)),
+        None => Err(wake),
     }
 }
 
@@ -125,8 +125,14 @@ enum Waiting {
 }
 
 impl Waiter {
-    /// Parks the greenlet until the job has run.
+    /// Suspends the greenlet until the job has run.
     fn wait(&self, hub: &Hub) -> Wake {
+        if matches!(*lock(&self.state), Waiting::Done) {
+            // So soon that there is nothing to wait for. The others get their turn all the same:
+            // a greenlet that has one quick job after the other must not hold the hub.
+            hub.yield_now();
+            return Wake::Ready;
+        }
         loop {
             match &mut *lock(&self.state) {
                 Waiting::Done => return Wake::Ready,

@@ -4,9 +4,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-use crate::hub::hub;
 use crate::hub::interrupt::Interrupt;
 use crate::hub::reason::Reason;
+use crate::hub::{self, hub};
 
 /// Suspends the greenlet for at least `duration`, while others run. A zero duration lets every
 /// greenlet that is ready run first, as [`yield_now`](crate::yield_now) does.
@@ -30,7 +30,11 @@ pub fn sleep(duration: Duration) {
     if duration.is_zero() {
         return crate::yield_now();
     }
-    hub().wait(Reason::Sleep, after(duration));
+    if hub::has_ended() {
+        // A destructor of a thread-local: nobody is left who could run meanwhile.
+        return std::thread::sleep(duration);
+    }
+    hub().wait(Reason::Sleep, Some(at(duration)));
 }
 
 /// Calls `f`, and gives up on it once `duration` has passed: its next blocking call, or the one it
@@ -89,6 +93,12 @@ impl From<TimedOut> for std::io::Error {
     fn from(_: TimedOut) -> std::io::Error {
         std::io::ErrorKind::TimedOut.into()
     }
+}
+
+/// The point in time that lies `duration` ahead, or a century if no clock will show it.
+pub(crate) fn at(duration: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    after(duration).unwrap_or_else(|| Instant::now() + CENTURY)
 }
 
 /// The point in time that lies `duration` ahead; None, never, if no clock will show it.

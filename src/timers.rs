@@ -131,6 +131,7 @@ impl<T> Timers<T> {
     }
 
     /// How many timers are set.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -27,18 +27,40 @@ impl<T> WaitList<T> {
     }
 
     /// Adds a waiter behind all others.
+    #[inline]
     pub(crate) fn push(&mut self, waiter: T) {
         if self.first.is_none() {
             self.first = Some(waiter);
         } else {
-            self.rest.get_or_insert_default().push_back(waiter);
+            self.push_behind(waiter);
         }
+    }
+
+    #[inline(never)]
+    fn push_behind(&mut self, waiter: T) {
+        self.rest.get_or_insert_default().push_back(waiter);
     }
 
     /// Takes the waiter that came first.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let next = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        let next = self.pop_behind();
         std::mem::replace(&mut self.first, next)
+    }
+
+    /// Takes every waiter there is now, in order.
+    #[inline(always)]
+    pub(crate) fn drain(&mut self, mut each: impl FnMut(T)) {
+        while let Some(waiter) = self.first.take() {
+            if self.rest.is_some() {
+                self.first = self.pop_behind();
+            }
+            each(waiter);
+        }
+    }
+
+    #[inline(never)]
+    fn pop_behind(&mut self) -> Option<T> {
+        self.rest.as_mut()?.pop_front()
     }
 
     /// Removes every waiter for which `gone` is true; the others keep their order.
@@ -52,6 +74,7 @@ impl<T> WaitList<T> {
     }
 
     /// The waiters in order.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
@@ -74,6 +97,19 @@ mod tests {
         }
         assert_eq!(list.iter().copied().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         assert_eq!(drain(&mut list), [0, 1, 2, 3, 4]);
+        assert!(list.is_empty());
+    }
+
+    #[test]
+    fn draining_takes_all_in_order() {
+        let mut list = WaitList::new();
+        list.drain(|_: u32| unreachable!());
+        for waiter in 0..3 {
+            list.push(waiter);
+        }
+        let mut drained = Vec::new();
+        list.drain(|waiter| drained.push(waiter));
+        assert_eq!(drained, [0, 1, 2]);
         assert!(list.is_empty());
     }
 

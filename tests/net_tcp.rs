@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -337,6 +338,45 @@ fn conversions_from_and_to_std_keep_what_was_set() {
 }
 
 #[test]
+fn conversions_from_and_to_fds() {
+    let (client, mut server) = pair();
+    let fd = client.into_raw_fd();
+    // SAFETY: the fd was given away in the line before.
+    let client = unsafe { TcpStream::from_raw_fd(fd) };
+    assert_eq!(client.as_raw_fd(), fd);
+    let mut client = TcpStream::from(OwnedFd::from(client));
+    server.write_all(b"!").unwrap();
+    assert_eq!(client.read(&mut [0; 9]).unwrap(), 1);
+}
+
+#[test]
+fn sockets_of_several_threads_talk_to_each_other() {
+    let (listener, address) = listen();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let greenlets: Vec<_> = (0..10)
+                    .map(|_| {
+                        spawn(move || {
+                            let mut stream = TcpStream::connect(address).unwrap();
+                            for _ in 0..50 {
+                                stream.write_all(b"ping").unwrap();
+                                stream.read_exact(&mut [0; 4]).unwrap();
+                            }
+                        })
+                    })
+                    .collect();
+                greenlets.into_iter().for_each(|greenlet| greenlet.get().unwrap());
+            })
+        })
+        .collect();
+    let echoes: Vec<_> =
+        listener.incoming().take(40).map(|s| s.unwrap()).map(|s| spawn(|| echo(s))).collect();
+    joinall(&echoes);
+    clients.into_iter().for_each(|client| client.join().unwrap());
+}
+
+#[test]
 fn options_are_those_of_the_socket() {
     let (client, server) = pair();
     client.set_nodelay(true).unwrap();
@@ -413,7 +453,9 @@ fn a_thread_that_panics_still_reads_and_writes() {
 
 #[test]
 fn connections_that_end_at_any_time() {
-    let (listener, address) = listen();
+    // All connect before the first is accepted; a full backlog would cost them a second.
+    let listener = TcpListener::builder().backlog(128).bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
     let server = spawn(move || {
         let echoes: Vec<_> =
             listener.incoming().take(1000).map(|s| s.unwrap()).map(|s| spawn(|| echo(s))).collect();

@@ -8,12 +8,12 @@
 
 use libc::{c_int, sockaddr, socklen_t};
 
-use crate::errno::{Errno, answer_int, kept};
+use crate::errno::{Errno, answer_int};
 use crate::fds::{self, Description};
 use crate::gate::{self, Category};
 use crate::real;
 use crate::runtime::{Direction, Runtime};
-use crate::wait::{Retry, Waiting, scheduler};
+use crate::wait::{Retry, Waiting, waiter};
 
 /// accept(2).
 ///
@@ -63,14 +63,11 @@ unsafe fn accept_any(
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
     let attempt = || unsafe { try_accept(fd, name, name_bytes, flags) };
-    let Some(runtime) = scheduler(fd) else { return attempt() };
-    let Some(listener) = fds::lookup(fd) else { return attempt() };
+    let Some((runtime, listener)) = waiter(fd) else { return attempt() };
     if !prepare(fd, listener) {
         return attempt();
     }
-    let accepted = accept_with(runtime, fd, listener, attempt)?;
-    kept(|| runtime.progressed(fd, Direction::Read, false));
-    Ok(accepted)
+    accept_with(runtime, fd, listener, attempt)
 }
 
 /// Makes sure that accepting from `listener` never blocks the thread. False if the real call is
@@ -92,18 +89,14 @@ fn accept_with(
     attempt: impl Fn() -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
     let mut waiting = Waiting::new(runtime, fd, Direction::Read, listener);
-    let mut worth_trying = runtime.worth_trying(fd, Direction::Read);
     loop {
-        if worth_trying {
-            match attempt() {
-                Err(Errno(libc::EAGAIN)) => {}
-                answer => return answer,
-            }
+        match attempt() {
+            Err(Errno(libc::EAGAIN)) => {}
+            answer => return answer,
         }
         if waiting.until_ready()? == Retry::Block {
             return attempt();
         }
-        worth_trying = true;
     }
 }
 
@@ -120,6 +113,7 @@ unsafe fn try_accept(
     if gate::is_patched(Category::Socket) {
         match fds::lookup(fd) {
             Some(listener) => {
+                gate::forget_former(accepted as c_int);
                 fds::accepted(accepted as c_int, listener, flags & libc::SOCK_NONBLOCK != 0);
             }
             None => fds::forget(accepted as c_int),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::errno::Errno;
 use crate::real;
-use crate::runtime::{Bypass, Direction, Runtime, Ticket, Wake};
+use crate::runtime::{Bypass, Direction, Runtime, Seen, Ticket, Wake};
 
 /// The one value there is.
 pub(crate) static BLOCKING: Blocking = Blocking;
@@ -25,13 +25,7 @@ impl Runtime for Blocking {
         None
     }
 
-    fn worth_trying(&self, _: RawFd, _: Direction) -> bool {
-        true
-    }
-
-    fn progressed(&self, _: RawFd, _: Direction, _: bool) {}
-
-    fn wait_fd(&self, fd: RawFd, direction: Direction, deadline: Option<Instant>) -> Wake {
+    fn wait_fd(&self, fd: RawFd, direction: Direction, _: Seen, deadline: Option<Instant>) -> Wake {
         let events = match direction {
             Direction::Read => libc::POLLIN,
             Direction::Write => libc::POLLOUT,

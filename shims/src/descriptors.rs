@@ -164,7 +164,10 @@ unsafe fn make_pipe(pair: *mut c_int, flags: c_int) -> Result<usize, Errno> {
         // SAFETY: the kernel has just written both.
         let both = unsafe { [pair.read_unaligned(), pair.wrapping_add(1).read_unaligned()] };
         let nonblocking = flags & libc::O_NONBLOCK != 0;
-        both.into_iter().for_each(|fd| fds::born(fd, Kind::Other, nonblocking));
+        for fd in both {
+            gate::forget_former(fd);
+            fds::born(fd, Kind::Other, nonblocking);
+        }
     }
     Ok(answer)
 }

@@ -22,12 +22,13 @@
 //! forked children. Never allocates, locks or unwinds.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use libc::c_int;
 
 use crate::errno::Errno;
+pub(crate) use crate::kind::Kind;
 use crate::real;
 use crate::runtime::Direction;
 
@@ -50,63 +51,6 @@ static FREE: AtomicU64 = AtomicU64::new(0);
 
 /// One more than the highest fd that was ever in the table: what close_range has to look at.
 static HIGHEST: AtomicU32 = AtomicU32::new(0);
-
-/// What an fd is, as far as the shims treat it differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// No socket. Reads and writes pass through.
-    Other,
-    /// A TCP socket: the only kind whose short read proves that nothing is left.
-    Tcp,
-    /// Another stream socket. A short read may end at an ancillary message or a record.
-    Stream,
-    /// A socket of messages.
-    Datagram,
-    /// A Unix datagram socket, which sends no edge when an unconnected peer has room again.
-    UnixDatagram,
-    /// A sequenced-packet socket: write(2) ends a record.
-    Packet,
-}
-
-impl Kind {
-    /// The kind of a socket, from what socket(2) was given.
-    pub(crate) fn of_socket(domain: c_int, kind: c_int, protocol: c_int) -> Kind {
-        let internet = domain == libc::AF_INET || domain == libc::AF_INET6;
-        match kind & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
-            libc::SOCK_STREAM if internet && (protocol == 0 || protocol == libc::IPPROTO_TCP) => {
-                Kind::Tcp
-            }
-            libc::SOCK_STREAM => Kind::Stream,
-            libc::SOCK_SEQPACKET => Kind::Packet,
-            _ if domain == libc::AF_UNIX => Kind::UnixDatagram,
-            _ => Kind::Datagram,
-        }
-    }
-
-    /// The kind of an fd nobody told us of. `EBADF` if there is no such fd.
-    fn ask(fd: RawFd) -> Result<Kind, Errno> {
-        match real::socket_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) {
-            Ok(kind) => {
-                let domain = real::socket_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)?;
-                let protocol = real::socket_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL)?;
-                Ok(Kind::of_socket(domain, kind, protocol))
-            }
-            Err(Errno(libc::ENOTSOCK)) => Ok(Kind::Other),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether bytes flow without boundaries, so that a blocking send has to send them all.
-    #[inline]
-    pub(crate) fn is_stream(self) -> bool {
-        matches!(self, Kind::Tcp | Kind::Stream)
-    }
-
-    /// The bits that stand for this kind in [`Description::state`].
-    const fn bits(self) -> u32 {
-        self as u32
-    }
-}
 
 /// The bits of [`Description::state`] that hold the [`Kind`].
 const KIND: u32 = 0xf;
@@ -147,6 +91,9 @@ pub(crate) struct Description {
     receive_timeout: AtomicU64,
     /// `SO_SNDTIMEO`, likewise.
     send_timeout: AtomicU64,
+    /// Whether the last receive came short, so that nothing was left then. Apart from the flags,
+    /// so that each receive can write it without a locked instruction.
+    shortage: AtomicBool,
 }
 
 impl Description {
@@ -158,6 +105,7 @@ impl Description {
             below: AtomicU32::new(0),
             receive_timeout: AtomicU64::new(0),
             send_timeout: AtomicU64::new(0),
+            shortage: AtomicBool::new(false),
         }
     }
 
@@ -197,6 +145,31 @@ impl Description {
     pub(crate) fn is_waiting_socket(&self) -> bool {
         let state = self.state.load(Ordering::Relaxed);
         state & KIND != Kind::Other.bits() && state & (NONBLOCKING | FOREIGN) != NONBLOCKING
+    }
+
+    /// Whether it is certain that a call of `direction` may wait as long as it takes.
+    #[inline]
+    pub(crate) fn waits_for_ever(&self, direction: Direction) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        let sure = state & FOREIGN == 0 || state & FLIPPED != 0;
+        let timed = self.timeout(direction).load(Ordering::Relaxed) != 0;
+        sure && state & NONBLOCKING == 0 && !timed
+    }
+
+    /// Notes whether the last receive came short, so that nothing was left then.
+    #[inline]
+    pub(crate) fn note_shortage(&self) {
+        self.shortage.store(true, Ordering::Relaxed);
+    }
+
+    /// What a receive knows that is about to begin. The next one tries.
+    #[inline]
+    pub(crate) fn take_shortage(&self) -> bool {
+        let shortage = self.shortage.load(Ordering::Relaxed);
+        if shortage {
+            self.shortage.store(false, Ordering::Relaxed);
+        }
+        shortage
     }
 
     /// Notes that it is about to be shut down.
@@ -429,6 +402,7 @@ fn take(state: u32, timeout: u64) -> Option<u32> {
     let description = POOL.get(index as usize)?;
     description.receive_timeout.store(timeout, Ordering::Relaxed);
     description.send_timeout.store(timeout, Ordering::Relaxed);
+    description.shortage.store(false, Ordering::Relaxed);
     description.state.store(state, Ordering::Relaxed);
     description.references.store(1, Ordering::Release);
     Some(index)

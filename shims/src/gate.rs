@@ -2,9 +2,11 @@
 //!
 //! Inert until [`install`]: one relaxed load, then the real call.
 
+use std::os::fd::RawFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::fds;
 use crate::runtime::{Bypass, Runtime};
 
 /// A group of symbols that is patched together, under gevent's names.
@@ -67,8 +69,23 @@ pub(crate) fn enter(category: Category) -> Result<&'static dyn Runtime, Bypass> 
     }
 }
 
-/// The runtime, whoever is asking: for the few calls that need no park and may be made while
-/// [`enter`] says to pass through.
-pub(crate) fn runtime() -> Option<&'static dyn Runtime> {
-    RUNTIME.get().copied()
+/// [`enter`] for an operation on an fd that may wait. May suspend.
+#[inline]
+pub(crate) fn enter_io() -> Result<&'static dyn Runtime, Bypass> {
+    let runtime = *RUNTIME.get().ok_or(Bypass::NotPatched)?;
+    match runtime.bypass_io() {
+        None => Ok(runtime),
+        Some(reason) => Err(reason),
+    }
+}
+
+/// A call has made `fd`. If the books still have something under that number, its former owner was
+/// closed behind the shims' back (by `fclose`, say), and the hubs must forget it as well.
+#[inline]
+pub(crate) fn forget_former(fd: RawFd) {
+    if fds::known(fd).is_some()
+        && let Some(runtime) = patched(Category::Socket)
+    {
+        runtime.fd_closing(fd);
+    }
 }

@@ -9,13 +9,13 @@
 
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
-use crate::errno::{Errno, answer, kept};
+use crate::errno::{Errno, answer};
 use crate::fds::{self, Description, Kind};
 use crate::gate::{self, Category};
 use crate::iovecs;
 use crate::real;
-use crate::runtime::{Direction, Runtime};
-use crate::wait::{Retry, Waiting, scheduler};
+use crate::runtime::{Direction, Runtime, Seen};
+use crate::wait::{self, Retry, Waiting};
 
 /// With these the call never blocks, whatever the socket's state: recv(2) answers at once.
 const NEVER_WAITS: c_int = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB;
@@ -142,12 +142,12 @@ pub(crate) unsafe fn receive(
     bytes: usize,
     flags: c_int,
 ) -> Result<usize, Errno> {
-    let Some(runtime) = scheduler(fd) else {
+    let Some((runtime, description)) = waiter(fd, flags) else {
         // SAFETY: the caller's promise.
         return unsafe { try_receive(fd, buffer, bytes, flags) };
     };
     // SAFETY: the caller's promise.
-    unsafe { receive_with(runtime, fd, buffer, bytes, flags) }
+    unsafe { receive_with(runtime, description, fd, buffer, bytes, flags) }
 }
 
 /// [`receive`], once it is known whom to wait with.
@@ -158,6 +158,7 @@ pub(crate) unsafe fn receive(
 #[inline(always)]
 pub(crate) unsafe fn receive_with(
     runtime: &dyn Runtime,
+    description: &Description,
     fd: c_int,
     buffer: *mut c_void,
     bytes: usize,
@@ -165,7 +166,6 @@ pub(crate) unsafe fn receive_with(
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
     let attempt = move |flags| unsafe { try_receive(fd, buffer, bytes, flags) };
-    let Some(description) = waiter(fd, flags) else { return attempt(flags) };
     if flags & libc::MSG_WAITALL != 0 && bytes != 0 && description.kind().is_stream() {
         let part = move |done: usize, flags| {
             // SAFETY: `done` bytes of the caller's buffer are filled, so that many less follow.
@@ -196,8 +196,7 @@ unsafe fn receive_from(
         // SAFETY: the caller's promise; `done` bytes of the buffer are filled.
         unsafe { real::syscall(libc::SYS_recvfrom, arguments) }
     };
-    let Some(runtime) = scheduler(fd) else { return attempt(0, flags) };
-    let Some(description) = waiter(fd, flags) else { return attempt(0, flags) };
+    let Some((runtime, description)) = waiter(fd, flags) else { return attempt(0, flags) };
     if flags & libc::MSG_WAITALL != 0 && bytes != 0 && description.kind().is_stream() {
         return receive_all(runtime, fd, description, bytes, flags, attempt);
     }
@@ -208,7 +207,7 @@ unsafe fn receive_from(
 unsafe fn receive_message(fd: c_int, message: *mut msghdr, flags: c_int) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
     let attempt = move |flags| unsafe { try_receive_message(fd, message, flags) };
-    let result = match scheduler(fd).and_then(|runtime| Some((runtime, waiter(fd, flags)?))) {
+    let result = match waiter(fd, flags) {
         None => attempt(flags),
         Some((runtime, description))
             if flags & libc::MSG_WAITALL != 0 && description.kind().is_stream() =>
@@ -231,14 +230,13 @@ unsafe fn receive_message(fd: c_int, message: *mut msghdr, flags: c_int) -> Resu
     result
 }
 
-/// The description of `fd` if a call with `flags` on it may have to wait. `None`: no socket, or
-/// its user wants no waiting, so that the real call answers at once.
-#[inline]
-fn waiter(fd: c_int, flags: c_int) -> Option<&'static Description> {
+/// [`wait::waiter`] for a receive with `flags`.
+#[inline(always)]
+fn waiter(fd: c_int, flags: c_int) -> Option<(&'static dyn Runtime, &'static Description)> {
     if flags & NEVER_WAITS != 0 {
         return None;
     }
-    fds::lookup(fd).filter(|description| description.is_waiting_socket())
+    wait::waiter(fd)
 }
 
 /// Receives once, as soon as there is something. Suspends.
@@ -253,27 +251,30 @@ fn receive_some(
     wanted: impl Fn() -> usize,
     attempt: impl Fn(c_int) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
-    if runtime.worth_trying(fd, Direction::Read) {
+    let seen = if description.take_shortage() {
+        Seen::Shortage
+    } else {
         match attempt(flags | libc::MSG_DONTWAIT) {
-            Err(Errno(libc::EAGAIN)) => {}
-            Ok(done) => return Ok(received(runtime, fd, description, flags, &wanted, done)),
+            Err(Errno(libc::EAGAIN)) => Seen::Nothing,
+            Ok(done) => return Ok(received(description, flags, &wanted, done)),
             Err(error) => return Err(error),
         }
-    }
-    receive_after_wait(runtime, fd, description, flags, wanted, attempt)
+    };
+    receive_after_wait(runtime, fd, description, flags, seen, wanted, attempt)
 }
 
-/// [`receive_some`] where it is known that nothing is there yet. Suspends.
-#[cold]
+/// [`receive_some`] where nothing was there when it was last seen. Suspends.
+#[inline(always)]
 pub(crate) fn receive_after_wait(
     runtime: &dyn Runtime,
     fd: c_int,
     description: &Description,
     flags: c_int,
+    seen: Seen,
     wanted: impl Fn() -> usize,
     attempt: impl Fn(c_int) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
-    let mut waiting = Waiting::new(runtime, fd, Direction::Read, description);
+    let mut waiting = Waiting::new(runtime, fd, Direction::Read, description).after(seen);
     loop {
         if description.is_shut_datagram(fd) {
             return attempt(flags);
@@ -284,29 +285,26 @@ pub(crate) fn receive_after_wait(
         };
         match attempt(flags) {
             Err(Errno(libc::EAGAIN)) => {}
-            Ok(done) => return Ok(received(runtime, fd, description, flags, &wanted, done)),
+            Ok(done) => return Ok(received(description, flags, &wanted, done)),
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Tells the runtime of a receive of `done` bytes. May suspend.
+/// Notes whether a receive of `done` bytes came short.
 #[inline]
 pub(crate) fn received(
-    runtime: &dyn Runtime,
-    fd: c_int,
     description: &Description,
     flags: c_int,
     wanted: &impl Fn() -> usize,
     done: usize,
 ) -> usize {
-    let drained = done != 0
+    if done != 0
         && flags & PROVES_NOTHING == 0
         && description.kind() == Kind::Tcp
-        && done < wanted();
-    // Who wants no waiting is not made to wait for its turn either.
-    if !description.is_nonblocking() {
-        kept(|| runtime.progressed(fd, Direction::Read, drained));
+        && done < wanted()
+    {
+        description.note_shortage();
     }
     done
 }
@@ -349,10 +347,7 @@ fn receive_all(
     };
     match failure {
         Some(error) if done == 0 => Err(error),
-        _ => {
-            kept(|| runtime.progressed(fd, Direction::Read, false));
-            Ok(done)
-        }
+        _ => Ok(done),
     }
 }
 

@@ -19,6 +19,16 @@ pub enum Direction {
     Write,
 }
 
+/// What a caller that is about to wait knows of the fd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Seen {
+    /// An operation has just failed with `EAGAIN`: only an edge that comes from now on counts.
+    Nothing,
+    /// An earlier operation came short, so that nothing was left then: an edge that has come
+    /// since counts as well.
+    Shortage,
+}
+
 /// Why a parked greenlet runs again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Wake {
@@ -71,18 +81,22 @@ pub trait Runtime: Sync {
     /// shim: a few instructions, async-signal-safe, no allocation.
     fn bypass(&self) -> Option<Bypass>;
 
-    /// False if `direction` of `fd` is known to have nothing: the caller skips the call that
-    /// would fail with `EAGAIN` and goes to [`wait_fd`](Self::wait_fd) at once.
-    fn worth_trying(&self, fd: RawFd, direction: Direction) -> bool;
+    /// As [`bypass`](Self::bypass), for an operation on an fd that may wait. It also lets the
+    /// others run now and then, so that an fd that is always ready does not starve them. Keeps
+    /// `errno`.
+    fn bypass_io(&self) -> Option<Bypass> {
+        self.bypass()
+    }
 
-    /// Tells that an operation on `fd` was done without waiting, and whether it is known to have
-    /// left nothing (a short read of a stream). May let other greenlets run (the I/O budget).
-    fn progressed(&self, fd: RawFd, direction: Direction, drained: bool);
-
-    /// Parks until `direction` of `fd` becomes ready or `deadline` passes. The caller has just
-    /// been told `EAGAIN`, or `false` by [`worth_trying`](Self::worth_trying): only an edge that
-    /// comes after that counts.
-    fn wait_fd(&self, fd: RawFd, direction: Direction, deadline: Option<Instant>) -> Wake;
+    /// Parks until `direction` of `fd` becomes ready or `deadline` passes. `seen` says which
+    /// edges count.
+    fn wait_fd(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        seen: Seen,
+        deadline: Option<Instant>,
+    ) -> Wake;
 
     /// Parks until one of `fds` becomes ready or `deadline` passes. `check` looks at the real
     /// state after every fd has been armed, so that no edge is missed: if it says true, nothing

@@ -11,9 +11,9 @@ use crate::fds::{self, Description, Kind};
 use crate::iovecs;
 use crate::real;
 use crate::receive;
-use crate::runtime::Runtime;
+use crate::runtime::Seen;
 use crate::send;
-use crate::wait::scheduler;
+use crate::wait::waiter;
 
 /// read(2).
 ///
@@ -92,23 +92,14 @@ pub(crate) unsafe extern "C" fn writev(fd: c_int, vectors: *const iovec, count: 
     answer(unsafe { write_vectors(fd, vectors, count) })
 }
 
-/// Whom to wait with for `fd` and what is known of it, if it is a socket whose user wants to
-/// wait. For anything else the real call is right.
-#[inline]
-fn socket(fd: c_int) -> Option<(&'static dyn Runtime, &'static Description)> {
-    let runtime = scheduler(fd)?;
-    let description = fds::lookup(fd)?;
-    description.is_waiting_socket().then_some((runtime, description))
-}
-
 /// read(2) of anything.
 unsafe fn read_any(fd: c_int, buffer: *mut c_void, bytes: usize) -> Result<usize, Errno> {
     // Reading nothing from a socket is a matter of course to read(2), but not to recv(2).
     if bytes != 0
-        && let Some((runtime, _)) = socket(fd)
+        && let Some((runtime, description)) = waiter(fd)
     {
         // SAFETY: the caller's promise.
-        let answer = unsafe { receive::receive_with(runtime, fd, buffer, bytes, 0) };
+        let answer = unsafe { receive::receive_with(runtime, description, fd, buffer, bytes, 0) };
         if !was_reused(fd, answer) {
             return answer;
         }
@@ -127,11 +118,11 @@ fn may_yield(fd: c_int) -> bool {
 /// write(2) of anything.
 unsafe fn write_any(fd: c_int, buffer: *const c_void, bytes: usize) -> Result<usize, Errno> {
     if may_yield(fd)
-        && let Some((runtime, description)) = socket(fd)
+        && let Some((runtime, description)) = waiter(fd)
     {
         let flags = record_end(description);
         // SAFETY: the caller's promise.
-        let answer = unsafe { send::write_with(runtime, fd, buffer, bytes, flags) };
+        let answer = unsafe { send::write_with(runtime, description, fd, buffer, bytes, flags) };
         if !was_reused(fd, answer) {
             return answer;
         }
@@ -143,7 +134,7 @@ unsafe fn write_any(fd: c_int, buffer: *const c_void, bytes: usize) -> Result<us
 /// readv(2) of anything.
 unsafe fn read_vectors(fd: c_int, vectors: *const iovec, count: c_int) -> Result<usize, Errno> {
     if is_message(count)
-        && let Some((runtime, description)) = socket(fd)
+        && let Some((runtime, description)) = waiter(fd)
     {
         let mut message = message(vectors, count);
         let message = &raw mut message;
@@ -156,9 +147,10 @@ unsafe fn read_vectors(fd: c_int, vectors: *const iovec, count: c_int) -> Result
         let answer = match attempt(libc::MSG_DONTWAIT) {
             Err(Errno(libc::EAGAIN)) if wanted() == 0 => Ok(0),
             Err(Errno(libc::EAGAIN)) => {
-                receive::receive_after_wait(runtime, fd, description, 0, wanted, attempt)
+                let nothing = Seen::Nothing;
+                receive::receive_after_wait(runtime, fd, description, 0, nothing, wanted, attempt)
             }
-            Ok(done) => Ok(receive::received(runtime, fd, description, 0, &wanted, done)),
+            Ok(done) => Ok(receive::received(description, 0, &wanted, done)),
             error => error,
         };
         if !was_reused(fd, answer) {
@@ -174,14 +166,15 @@ unsafe fn read_vectors(fd: c_int, vectors: *const iovec, count: c_int) -> Result
 unsafe fn write_vectors(fd: c_int, vectors: *const iovec, count: c_int) -> Result<usize, Errno> {
     if may_yield(fd)
         && is_message(count)
-        && let Some((runtime, description)) = socket(fd)
+        && let Some((runtime, description)) = waiter(fd)
         // SAFETY: the caller's promise: the vectors are readable.
         && unsafe { has_message(description, vectors, count) }
     {
         let message = message(vectors, count);
         let flags = record_end(description);
         // SAFETY: the message is a local, its vectors the caller's.
-        let answer = unsafe { send::send_message_with(runtime, fd, &raw const message, flags) };
+        let answer =
+            unsafe { send::send_message_with(runtime, description, fd, &raw const message, flags) };
         if !was_reused(fd, answer) {
             return answer;
         }

@@ -11,12 +11,12 @@
 
 use libc::{c_int, c_void, iovec, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
-use crate::errno::{Errno, answer, kept};
-use crate::fds::{self, Description, Kind};
+use crate::errno::{Errno, answer};
+use crate::fds::{Description, Kind};
 use crate::iovecs;
 use crate::real;
 use crate::runtime::{Direction, Runtime};
-use crate::wait::{Nap, Retry, Waiting, scheduler};
+use crate::wait::{self, Nap, Retry, Waiting};
 
 /// send(2).
 ///
@@ -103,12 +103,12 @@ unsafe fn send_buffer(
     flags: c_int,
     name: Name,
 ) -> Result<usize, Errno> {
-    let Some(runtime) = scheduler(fd) else {
+    let Some((runtime, description)) = waiter(fd, flags) else {
         // SAFETY: the caller's promise.
         return unsafe { try_send(fd, buffer, bytes, flags, name) };
     };
     // SAFETY: the caller's promise.
-    unsafe { send_with(runtime, fd, buffer, bytes, flags, name) }
+    unsafe { send_with(runtime, description, fd, buffer, bytes, flags, name) }
 }
 
 /// write(2) on a socket, once it is known whom to wait with.
@@ -119,19 +119,21 @@ unsafe fn send_buffer(
 #[inline]
 pub(crate) unsafe fn write_with(
     runtime: &dyn Runtime,
+    description: &Description,
     fd: c_int,
     buffer: *const c_void,
     bytes: usize,
     flags: c_int,
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
-    unsafe { send_with(runtime, fd, buffer, bytes, flags, Name::NONE) }
+    unsafe { send_with(runtime, description, fd, buffer, bytes, flags, Name::NONE) }
 }
 
 /// [`send_buffer`], once it is known whom to wait with.
 #[inline(always)]
 unsafe fn send_with(
     runtime: &dyn Runtime,
+    description: &Description,
     fd: c_int,
     buffer: *const c_void,
     bytes: usize,
@@ -140,27 +142,26 @@ unsafe fn send_with(
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
     let first = move |flags| unsafe { try_send(fd, buffer, bytes, flags, name) };
-    let Some(description) = waiter(fd, flags) else { return first(flags) };
-    let done = send_first(runtime, fd, description, flags, bytes, name.address != 0, first)?;
+    let done = send_first(runtime, fd, description, flags, name.address != 0, first)?;
     let bytes = bytes.min(iovecs::BYTES_MAX);
     if done >= bytes || !description.kind().is_stream() {
-        return Ok(sent(runtime, fd, description, done));
+        return Ok(done);
     }
     let done = send_rest(runtime, fd, description, flags, done, bytes, move |done, flags| {
         // SAFETY: `done` bytes of the caller's buffer are sent, so that many less follow.
         unsafe { try_send(fd, buffer.wrapping_byte_add(done), bytes - done, flags, Name::NONE) }
     });
-    Ok(sent(runtime, fd, description, done))
+    Ok(done)
 }
 
 /// sendmsg(2).
 unsafe fn send_message(fd: c_int, message: *const msghdr, flags: c_int) -> Result<usize, Errno> {
-    let Some(runtime) = scheduler(fd) else {
+    let Some((runtime, description)) = waiter(fd, flags) else {
         // SAFETY: the caller's promise.
         return unsafe { try_send_message(fd, message, flags) };
     };
     // SAFETY: the caller's promise.
-    unsafe { send_message_with(runtime, fd, message, flags) }
+    unsafe { send_message_with(runtime, description, fd, message, flags) }
 }
 
 /// [`send_message`], once it is known whom to wait with.
@@ -170,31 +171,31 @@ unsafe fn send_message(fd: c_int, message: *const msghdr, flags: c_int) -> Resul
 /// As libc's `sendmsg`.
 pub(crate) unsafe fn send_message_with(
     runtime: &dyn Runtime,
+    description: &Description,
     fd: c_int,
     message: *const msghdr,
     flags: c_int,
 ) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
     let first = move |flags| unsafe { try_send_message(fd, message, flags) };
-    let Some(description) = waiter(fd, flags) else { return first(flags) };
     // Whether the message has a name matters to Unix datagrams only, and a pause instead of an
     // edge is right for them with and without one.
-    let done = send_first(runtime, fd, description, flags, usize::MAX, true, first)?;
+    let done = send_first(runtime, fd, description, flags, true, first)?;
     if !description.kind().is_stream() {
-        return Ok(sent(runtime, fd, description, done));
+        return Ok(done);
     }
     // SAFETY: the kernel has read the message and its vectors.
     let (vectors, count) = unsafe { ((*message).msg_iov, (*message).msg_iovlen) };
     // SAFETY: as above.
     let bytes = unsafe { iovecs::total(vectors, count) };
     if done >= bytes {
-        return Ok(sent(runtime, fd, description, done));
+        return Ok(done);
     }
     let done = send_rest(runtime, fd, description, flags, done, bytes, move |done, flags| {
         // SAFETY: the kernel has read the vectors, and they are `count`.
         unsafe { send_window(fd, vectors, count, done, flags) }
     });
-    Ok(sent(runtime, fd, description, done))
+    Ok(done)
 }
 
 /// Sends what follows the first `done` bytes of some vectors, or as much as one window holds.
@@ -216,14 +217,13 @@ unsafe fn send_window(
     unsafe { try_send_message(fd, &raw const part, flags) }
 }
 
-/// The description of `fd` if a call with `flags` on it may have to wait. `None`: no socket, or
-/// its user wants no waiting, so that the real call answers at once.
-#[inline]
-fn waiter(fd: c_int, flags: c_int) -> Option<&'static Description> {
+/// [`wait::waiter`] for a send with `flags`.
+#[inline(always)]
+fn waiter(fd: c_int, flags: c_int) -> Option<(&'static dyn Runtime, &'static Description)> {
     if flags & (libc::MSG_DONTWAIT | libc::MSG_FASTOPEN) != 0 {
         return None;
     }
-    fds::lookup(fd).filter(|description| description.is_waiting_socket())
+    wait::waiter(fd)
 }
 
 /// Sends the whole message, or what fits of a stream. Suspends.
@@ -233,17 +233,26 @@ fn send_first(
     fd: c_int,
     description: &Description,
     flags: c_int,
-    bytes: usize,
     named: bool,
     attempt: impl Fn(c_int) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
-    // Sending nothing is never held up.
-    if bytes == 0 || runtime.worth_trying(fd, Direction::Write) {
-        match attempt(flags | libc::MSG_DONTWAIT) {
-            Err(Errno(libc::EAGAIN)) => {}
-            answer => return answer,
-        }
+    match attempt(flags | libc::MSG_DONTWAIT) {
+        Err(Errno(libc::EAGAIN)) => {}
+        answer => return answer,
     }
+    send_after_wait(runtime, fd, description, flags, named, attempt)
+}
+
+/// [`send_first`] where there was no room. Suspends.
+#[cold]
+fn send_after_wait(
+    runtime: &dyn Runtime,
+    fd: c_int,
+    description: &Description,
+    flags: c_int,
+    named: bool,
+    attempt: impl Fn(c_int) -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
     let edgeless = named && description.kind() == Kind::UnixDatagram;
     let mut waiting = Waiting::new(runtime, fd, Direction::Write, description);
     let mut nap = Nap::new();
@@ -287,16 +296,6 @@ fn send_rest(
             Ok(0) | Err(_) => break,
             Ok(more) => done += more,
         }
-    }
-    done
-}
-
-/// Tells the runtime of a send of `done` bytes. May suspend.
-#[inline]
-fn sent(runtime: &dyn Runtime, fd: c_int, description: &Description, done: usize) -> usize {
-    // Who wants no waiting is not made to wait for its turn either.
-    if !description.is_nonblocking() {
-        kept(|| runtime.progressed(fd, Direction::Write, false));
     }
     done
 }

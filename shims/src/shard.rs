@@ -320,7 +320,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::runtime::{Bypass, Direction, Wake};
+    use crate::runtime::{Bypass, Direction, Seen, Wake};
 
     /// Notes who is unparked.
     struct Unparked(Mutex<Vec<u64>>);
@@ -329,11 +329,7 @@ mod tests {
         fn bypass(&self) -> Option<Bypass> {
             None
         }
-        fn worth_trying(&self, _: RawFd, _: Direction) -> bool {
-            true
-        }
-        fn progressed(&self, _: RawFd, _: Direction, _: bool) {}
-        fn wait_fd(&self, _: RawFd, _: Direction, _: Option<Instant>) -> Wake {
+        fn wait_fd(&self, _: RawFd, _: Direction, _: Seen, _: Option<Instant>) -> Wake {
             Wake::Ready
         }
         fn wait_any(

@@ -169,6 +169,7 @@ pub(crate) extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
 /// Notes a socket that was just made.
 fn note_born(fd: c_int, domain: c_int, kind: c_int, protocol: c_int) {
     let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
+    gate::forget_former(fd);
     fds::born(fd, Kind::of_socket(domain, kind, protocol), nonblocking);
 }
 

@@ -15,7 +15,7 @@ use crate::blocking;
 use crate::errno::{self, Errno};
 use crate::fds::{self, Description, Patience};
 use crate::gate::{self, Category};
-use crate::runtime::{Bypass, Direction, Runtime, Wake};
+use crate::runtime::{Bypass, Direction, Runtime, Seen, Wake};
 
 /// Who a call on `fd` waits with; `None` if the real call does the waiting.
 #[inline]
@@ -25,6 +25,35 @@ pub(crate) fn scheduler(fd: RawFd) -> Option<&'static dyn Runtime> {
         Err(Bypass::NotPatched) => None,
         Err(_) => blocking_scheduler(fd),
     }
+}
+
+/// Who a transfer on `fd` waits with, and what is known of the fd; `None` if the real call is
+/// right as it is, because nothing is patched, the thread can't park, or the fd's user wants no
+/// waiting. May suspend, if it is the turn of others.
+#[inline(always)]
+pub(crate) fn waiter(fd: RawFd) -> Option<(&'static dyn Runtime, &'static Description)> {
+    if !gate::is_patched(Category::Socket) {
+        return None;
+    }
+    let known = fds::known(fd);
+    // Who wants no waiting is not made to wait for its turn either.
+    if known.is_some_and(|description| !description.is_waiting_socket()) {
+        return None;
+    }
+    let runtime = match gate::enter_io() {
+        Ok(runtime) => runtime,
+        Err(_) => blocking_scheduler(fd)?,
+    };
+    match known {
+        Some(description) => Some((runtime, description)),
+        None => learn(fd).map(|description| (runtime, description)),
+    }
+}
+
+/// What is known of an fd that nothing was known of, if calls on it may have to wait.
+#[cold]
+fn learn(fd: RawFd) -> Option<&'static Description> {
+    fds::lookup(fd).filter(|description| description.is_waiting_socket())
 }
 
 /// A thread that can't park still has to wait by hand where the real call wouldn't wait at all.
@@ -53,6 +82,8 @@ pub(crate) struct Waiting<'a> {
     direction: Direction,
     /// What is known of the fd.
     description: &'a Description,
+    /// Which edges end the next wait.
+    seen: Seen,
     /// What the call fails with when its timeout passes.
     expiry: Errno,
     /// The call's deadline, once a first wait has asked for it.
@@ -68,7 +99,15 @@ impl<'a> Waiting<'a> {
         description: &'a Description,
     ) -> Waiting<'a> {
         let expiry = Errno(libc::EAGAIN);
-        Waiting { runtime, fd, direction, description, expiry, deadline: None }
+        let seen = Seen::Nothing;
+        Waiting { runtime, fd, direction, description, seen, expiry, deadline: None }
+    }
+
+    /// Lets an edge that has come already end the first wait.
+    #[inline]
+    pub(crate) fn after(mut self, seen: Seen) -> Waiting<'a> {
+        self.seen = seen;
+        self
     }
 
     /// Lets the call fail with `expiry` when its timeout passes.
@@ -82,11 +121,14 @@ impl<'a> Waiting<'a> {
     ///
     /// What the call has to fail with: its own timeout, `EBADF` after a close, `ECANCELED` when
     /// the greenlet is being killed, `ETIMEDOUT` when an enclosing timeout has expired.
-    #[cold]
+    #[inline(always)]
     pub(crate) fn until_ready(&mut self) -> Result<Retry, Errno> {
         let deadline = self.deadline()?;
-        let wake = errno::kept(|| self.runtime.wait_fd(self.fd, self.direction, deadline));
-        self.meaning(wake)
+        let seen = std::mem::replace(&mut self.seen, Seen::Nothing);
+        match errno::kept(|| self.runtime.wait_fd(self.fd, self.direction, seen, deadline)) {
+            Wake::Ready => Ok(Retry::Try),
+            wake => self.meaning(wake),
+        }
     }
 
     /// Parks for `nap` or until the deadline, for the few things that send no edge. Suspends.
@@ -109,7 +151,17 @@ impl<'a> Waiting<'a> {
     }
 
     /// The deadline, from the socket's timeout and the moment of the first wait.
+    #[inline]
     fn deadline(&mut self) -> Result<Option<Instant>, Errno> {
+        if self.description.waits_for_ever(self.direction) {
+            return Ok(None);
+        }
+        self.first_deadline()
+    }
+
+    /// The deadline of a call that may have one.
+    #[inline(never)]
+    fn first_deadline(&mut self) -> Result<Option<Instant>, Errno> {
         if let Some(deadline) = self.deadline {
             return Ok(deadline);
         }
@@ -123,6 +175,7 @@ impl<'a> Waiting<'a> {
     }
 
     /// What `wake` means to the call.
+    #[cold]
     fn meaning(&self, wake: Wake) -> Result<Retry, Errno> {
         match wake {
             Wake::TimedOut => Err(self.expiry),

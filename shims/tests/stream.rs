@@ -42,19 +42,27 @@ fn a_read_parks_until_bytes_come_and_keeps_errno() {
         assert_eq!(&buffer[..3], b"abc");
         assert_eq!(errno(), libc::EXDEV);
     });
-    assert_eq!(asked, [Call::Wait(fd, read), Call::Progressed(fd, read, true)]);
+    assert_eq!(asked, [Call::Wait(fd, read)]);
 }
 
 #[test]
-fn a_drained_socket_is_waited_for_without_a_try() {
+fn after_a_short_read_the_next_one_waits_without_a_try() {
     let (mut client, mut server) = tcp_pair();
+    let (fd, read) = (client.as_raw_fd(), Direction::Read);
     server.write_all(b"abc").expect("sent");
-    settle(client.as_raw_fd(), libc::POLLIN);
+    settle(fd, libc::POLLIN);
     let asked = green(|| {
-        claim_drained();
         assert_eq!(client.read(&mut [0; 8]).expect("read"), 3);
+        at_next_wait(move || {
+            server.write_all(b"defgh").expect("sent");
+            settle(fd, libc::POLLIN);
+            std::mem::forget(server);
+        });
+        assert_eq!(client.read(&mut [0; 3]).expect("read"), 3);
+        // That read was not short.
+        assert_eq!(client.read(&mut [0; 8]).expect("read"), 2);
     });
-    assert_eq!(waits(&asked), 1);
+    assert_eq!(asked, [Call::WaitAfterShortage(fd, read)]);
 }
 
 #[test]
@@ -65,24 +73,35 @@ fn only_a_short_tcp_read_proves_that_nothing_is_left() {
     peer.write_all(b"abcdef").expect("sent");
     settle(client.as_raw_fd(), libc::POLLIN);
     let mut buffer = [0_u8; 8];
-    let (fd, at) = (client.as_raw_fd(), buffer.as_mut_ptr().cast());
-    let drained = |fd, bytes, flags| {
-        let asked = green(|| assert!(unsafe { libc::recv(fd, at, bytes, flags) } > 0));
-        matches!(asked[..], [Call::Progressed(_, Direction::Read, true)])
+    let at = buffer.as_mut_ptr().cast();
+    // Whether a receive is short: then the next one waits, for it does not try.
+    let short = |fd, bytes, flags| {
+        let asked = green(|| {
+            assert!(unsafe { libc::recv(fd, at, bytes, flags) } > 0);
+            let before = waits(&calls());
+            assert_eq!(before, 0);
+            next_wait_ends(Wake::Closed);
+            unsafe { libc::recv(fd, at, 1, libc::MSG_PEEK) };
+            let _ = unscripted();
+        });
+        matches!(asked[..], [Call::WaitAfterShortage(..)])
     };
-    assert!(!drained(fd, 8, libc::MSG_PEEK));
-    assert!(!drained(fd, 3, 0));
-    assert!(drained(fd, 8, 0));
-    assert!(!drained(unix.as_raw_fd(), 8, 0));
+    let fd = client.as_raw_fd();
+    assert!(!short(fd, 8, libc::MSG_PEEK));
+    assert!(!short(fd, 3, 0));
+    assert!(short(fd, 8, 0));
+    assert!(!short(unix.as_raw_fd(), 8, 0));
 }
 
 #[test]
-fn the_end_of_a_stream_is_not_drained() {
+fn the_end_of_a_stream_is_no_shortage() {
     let (mut client, server) = tcp_pair();
     drop(server);
-    let fd = client.as_raw_fd();
-    let asked = green(|| assert_eq!(client.read(&mut [0; 8]).expect("the end"), 0));
-    assert_eq!(asked.last(), Some(&Call::Progressed(fd, Direction::Read, false)));
+    let asked = green(|| {
+        assert_eq!(client.read(&mut [0; 8]).expect("the end"), 0);
+        assert_eq!(client.read(&mut [0; 8]).expect("the end"), 0);
+    });
+    assert!(asked.iter().all(|call| !matches!(call, Call::WaitAfterShortage(..))));
 }
 
 #[test]

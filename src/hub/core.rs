@@ -54,6 +54,8 @@ pub(crate) struct Hub {
     epoch: Instant,
     /// The process this hub belongs to is the parent of the present one.
     pub(crate) forked: Cell<bool>,
+    /// When the stacks were trimmed last, in nanoseconds since `epoch`.
+    pub(crate) trimmed: Cell<u64>,
     /// Where timers that are due are collected; kept for its memory.
     pub(crate) due: RefCell<Vec<(u64, Due)>>,
 }
@@ -82,6 +84,7 @@ impl Hub {
             futex_waits: Cell::new(0),
             epoch: Instant::now(),
             forked: Cell::new(false),
+            trimmed: Cell::new(0),
             due: RefCell::new(Vec::new()),
         })
     }
@@ -133,7 +136,11 @@ impl Hub {
     /// Gives the CPU to a greenlet.
     #[inline]
     pub(crate) fn set_running(&self, greenlet: RecordRef) {
-        self.running.set(Some(greenlet));
+        let idle = self.running.replace(Some(greenlet));
+        debug_assert!(idle.is_none(), "two greenlets on one CPU");
+        // It is None, which the compiler can't know; forgetting it drops the drop.
+        std::mem::forget(idle);
+        self.io_budget.set(IO_BUDGET);
     }
 
     /// The live greenlet with this id.
@@ -156,13 +163,15 @@ impl Hub {
             None => self.ready.push(greenlet),
             Some(start) => {
                 let start = self.nanos(start);
-                self.timers.borrow_mut().insert(start, Due::Start(greenlet));
+                let due = Due::Start(greenlet.clone());
+                let timer = self.timers.borrow_mut().insert(start, due);
+                greenlet.extras_mut(|extras| extras.start = Some(timer));
             }
         }
     }
 
     /// Runs a greenlet from the run queue until it suspends or ends. Only for the hub's loop.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resume(&self, greenlet: RecordRef) {
         match greenlet.state.get() {
             State::Ready => {}
@@ -171,7 +180,6 @@ impl Hub {
             _ => return,
         }
         greenlet.state.set(State::Running);
-        self.io_budget.set(IO_BUDGET);
         let fiber = greenlet.fiber.get();
         self.set_running(greenlet);
         // SAFETY: only the hub touches a record's fiber, and it is not inside another call for
@@ -184,7 +192,7 @@ impl Hub {
     }
 
     /// The fiber of the running greenlet has ended.
-    #[inline]
+    #[inline(never)]
     fn ended(&self) {
         let greenlet = self.take_running();
         // SAFETY: only the hub touches a record's fiber, and nothing runs on it any more.
@@ -196,7 +204,7 @@ impl Hub {
     }
 
     /// Gives an unstarted greenlet its stack. False if none is to be had: then it has ended.
-    #[inline]
+    #[inline(never)]
     fn start(&self, greenlet: &RecordRef) -> bool {
         let stack_size = greenlet.extras(|extras| extras.stack_size).flatten();
         let stack = match self.stacks.acquire(stack_size) {

@@ -51,6 +51,11 @@ pub(crate) fn try_hub() -> Option<&'static Hub> {
     Some(unsafe { &*hub })
 }
 
+/// Whether the calling thread's hub has ended, and with it the thread but for its destructors.
+pub(crate) fn has_ended() -> bool {
+    HUB.get() == ENDED
+}
+
 /// The calling thread's hub, which is made if there is none.
 ///
 /// # Panics

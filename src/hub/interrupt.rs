@@ -5,12 +5,12 @@
 //! are foreign frames below it. A kill stays pending for ever, a timeout until its `with_timeout`
 //! returns.
 
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 use crate::hub::core::Hub;
 use crate::hub::park::Due;
-use crate::hub::record::{Record, RecordRef, State, Wake};
+use crate::hub::record::{Record, RecordRef, State, Wake, pending};
 use crate::timers::TimerKey;
 
 /// The payload with which a kill or a timeout unwinds a greenlet.
@@ -56,7 +56,8 @@ impl Hub {
             if let Some(timer) = timeout.timer {
                 self.timers.borrow_mut().cancel(timer);
             }
-            me.expired.set(extras.timeouts.iter().any(|timeout| timeout.timer.is_none()));
+            let expired = extras.timeouts.iter().any(|timeout| timeout.timer.is_none());
+            me.set_pending(pending::EXPIRY, expired);
             timeout.delivered
         })
     }
@@ -68,7 +69,7 @@ impl Hub {
             timeout.map(|timeout| timeout.timer = None).is_some()
         });
         if open {
-            greenlet.expired.set(true);
+            greenlet.set_pending(pending::EXPIRY, true);
             self.interrupt(greenlet, Wake::Expired);
         }
     }
@@ -81,12 +82,19 @@ impl Hub {
                 // Finished before the function is dropped, so that code run by the drop sees a
                 // greenlet that can't be run or cancelled any more.
                 greenlet.state.set(State::Finished);
+                if let Some(start) = greenlet.extras(|extras| extras.start).flatten() {
+                    let due = self.timers.borrow_mut().cancel(start);
+                    drop(due);
+                }
                 // SAFETY: the state was Unstarted, so the function was neither run nor dropped.
-                unsafe { greenlet.cancel() };
+                let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { greenlet.cancel() }));
                 self.finish(greenlet);
+                if let Err(payload) = dropped {
+                    resume_unwind(payload);
+                }
             }
             State::Running | State::Ready | State::Parked => {
-                greenlet.killed.set(true);
+                greenlet.set_pending(pending::KILL, true);
                 self.interrupt(greenlet, Wake::Killed);
             }
         }
@@ -102,7 +110,7 @@ impl Hub {
 
     /// Which interruption of `greenlet` is pending: a kill before a timeout.
     pub(crate) fn interruption(&self, greenlet: &Record) -> Wake {
-        if greenlet.killed.get() { Wake::Killed } else { Wake::Expired }
+        if greenlet.is_pending(pending::KILL) { Wake::Killed } else { Wake::Expired }
     }
 
     /// Notes that a blocking call of the running greenlet has failed, or is about to unwind,
@@ -110,7 +118,7 @@ impl Hub {
     /// that was opened first.
     pub(crate) fn deliver(&self) -> Interrupt {
         let me = self.me();
-        if me.killed.get() {
+        if me.is_pending(pending::KILL) {
             return Interrupt::Killed;
         }
         me.extras_mut(|extras| {

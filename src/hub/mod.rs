@@ -12,9 +12,11 @@ pub(crate) mod remote;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod run_queue;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wait_fd;
 
-pub(crate) use current::{hub, try_hub};
+pub(crate) use current::{has_ended, hub, try_hub};
 
 /// A direction in which an fd can be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

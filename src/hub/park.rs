@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use crate::hub::core::Hub;
 use crate::hub::reason::Reason;
-use crate::hub::record::{Record, RecordRef, State, Wake};
+use crate::hub::record::{Record, RecordRef, State, Wake, pending};
 use crate::hub::remote::{Mailbox, RemoteTicket};
 use crate::hub::run_queue::RunQueue;
+use crate::timers::TimerKey;
 
 /// Names one park of one greenlet of the same thread.
 #[derive(Clone, Debug)]
@@ -27,9 +28,21 @@ impl Ticket {
         self.generation == other.generation && self.greenlet.is(&other.greenlet)
     }
 
-    /// Whether the park is still to come or going on.
-    pub(crate) fn is_live(&self) -> bool {
-        self.generation == self.greenlet.generation.get() && !self.greenlet.is_finished()
+    /// The ticket of the next park of `greenlet`.
+    #[inline]
+    pub(crate) fn next_of(greenlet: RecordRef) -> Ticket {
+        let generation = greenlet.generation.get();
+        Ticket { greenlet, generation }
+    }
+
+    /// Gives the ticket up for the reference in it.
+    pub(crate) fn into_greenlet(self) -> RecordRef {
+        self.greenlet
+    }
+
+    /// Whether it is that park of that greenlet.
+    pub(crate) fn names(&self, greenlet: &Record, generation: u32) -> bool {
+        self.generation == generation && std::ptr::eq(&raw const *self.greenlet, greenlet)
     }
 }
 
@@ -56,9 +69,7 @@ impl Hub {
     /// The ticket of the next park of the running greenlet.
     #[inline]
     pub(crate) fn ticket(&self) -> Ticket {
-        let greenlet = self.current();
-        let generation = greenlet.generation.get();
-        Ticket { greenlet, generation }
+        Ticket::next_of(self.current())
     }
 
     /// The same ticket in the form for other threads.
@@ -77,35 +88,87 @@ impl Hub {
     /// On a thread that is panicking no switch may happen; see [`Hub::block_thread`].
     #[inline]
     pub(crate) fn park(&self, reason: Reason, kill: Kill, deadline: Option<Instant>) -> Wake {
+        match self.begin_park(&reason, kill, deadline) {
+            Ok(me) => {
+                let running = self.take_running();
+                let timer = deadline.map(|deadline| self.unpark_at(deadline, running));
+                self.end_park(me, &reason, timer)
+            }
+            Err(wake) => wake,
+        }
+    }
+
+    /// The first half of a park: whether it has to suspend at all. Between the halves the caller
+    /// takes the running greenlet, to drop its reference or to leave it with whom it waits for.
+    ///
+    /// # Errors
+    ///
+    /// Why the park is over at once.
+    #[inline(always)]
+    pub(crate) fn begin_park(
+        &self,
+        reason: &Reason,
+        kill: Kill,
+        deadline: Option<Instant>,
+    ) -> Result<&Record, Wake> {
         if std::thread::panicking() {
-            return self.block_thread(reason, deadline);
+            return Err(self.block_thread(*reason, deadline));
         }
         let me = self.me();
-        let generation = me.generation.get();
-        if kill == Kill::Delivered && me.is_interrupted() {
-            me.generation.set(generation.wrapping_add(1));
-            return self.interruption(me);
-        }
-        if me.unparked_early.replace(false) {
-            me.generation.set(generation.wrapping_add(1));
-            return Wake::Ready;
-        }
-        let timer = deadline.map(|deadline| {
-            let due = Due::Unpark(self.ticket());
-            self.timers.borrow_mut().insert(self.nanos(deadline), due)
-        });
-        me.reason.set(&raw const reason);
         me.interruptible.set(kill == Kill::Delivered);
+        if me.pending.get() != 0
+            && let Some(wake) = self.wake_at_once(me, kill)
+        {
+            return Err(wake);
+        }
+        Ok(me)
+    }
+
+    /// What is pending for a park that is about to suspend.
+    #[cold]
+    fn wake_at_once(&self, me: &Record, kill: Kill) -> Option<Wake> {
+        let interrupted = kill == Kill::Delivered && me.is_interrupted();
+        if !interrupted && !me.is_pending(pending::UNPARK) {
+            return None;
+        }
+        me.generation.set(me.generation.get().wrapping_add(1));
+        // It was meant for this park, which is over.
+        me.set_pending(pending::UNPARK, false);
+        if !interrupted {
+            return Some(Wake::Ready);
+        }
+        // One that ignores its kill must not keep the CPU: it takes its turn before it fails.
+        self.yield_now();
+        Some(self.interruption(me))
+    }
+
+    /// Ends the next park of `greenlet` with [`Wake::TimedOut`] at `deadline`.
+    #[inline(never)]
+    pub(crate) fn unpark_at(&self, deadline: Instant, greenlet: RecordRef) -> TimerKey {
+        let due = Due::Unpark(Ticket::next_of(greenlet));
+        self.timers.borrow_mut().insert(self.nanos(deadline), due)
+    }
+
+    /// The second half of a park: suspends, and then cancels the timer if it was not that which
+    /// ended the park. The caller has taken the running greenlet, `me`.
+    #[inline(always)]
+    pub(crate) fn end_park(&self, me: &Record, reason: &Reason, timer: Option<TimerKey>) -> Wake {
+        me.reason.set(reason);
         me.state.set(State::Parked);
-        drop(self.take_running());
         self.suspend(me);
         let wake = me.wake.get();
         if let Some(timer) = timer
             && wake != Wake::TimedOut
         {
-            self.timers.borrow_mut().cancel(timer);
+            self.cancel_timer(timer);
         }
         wake
+    }
+
+    /// Takes a timer back.
+    #[inline(never)]
+    pub(crate) fn cancel_timer(&self, timer: TimerKey) {
+        self.timers.borrow_mut().cancel(timer);
     }
 
     /// [`Hub::park`] for greenling's own calls: a kill or an expired timeout unwinds, a deadlock
@@ -158,24 +221,21 @@ impl Hub {
         if generation != greenlet.generation.get() {
             return;
         }
-        match greenlet.state.get() {
-            State::Parked => {
-                greenlet.generation.set(generation.wrapping_add(1));
-                greenlet.wake.set(wake);
-                greenlet.state.set(State::Ready);
-                queue.push(greenlet);
-            }
+        if greenlet.state.get() == State::Parked {
+            greenlet.generation.set(generation.wrapping_add(1));
+            greenlet.wake.set(wake);
+            greenlet.state.set(State::Ready);
+            queue.push(greenlet);
+        } else if !greenlet.is_finished() {
             // The wake-up has overtaken the park: the park will return at once.
-            State::Running | State::Ready => greenlet.unparked_early.set(true),
-            State::Unstarted | State::Finished => {}
+            greenlet.set_pending(pending::UNPARK, true);
         }
     }
 
     /// Ends the present park of a greenlet, whatever it waits for.
     #[inline]
     pub(crate) fn unpark_greenlet(&self, greenlet: RecordRef, wake: Wake) {
-        let generation = greenlet.generation.get();
-        self.unpark(Ticket { greenlet, generation }, wake);
+        self.unpark(Ticket::next_of(greenlet), wake);
     }
 
     /// Ends a park named by any thread's ticket. From any thread.

@@ -1,16 +1,16 @@
 //! The reactor: which fds are ready, and who waits for them. The only file that names mio.
 //!
-//! Each fd is registered once, edge-triggered, for both directions. Readiness is remembered per
-//! direction, so an operation is tried first and waits only after `EAGAIN`; a short read tells
-//! that the direction is drained and saves even that. Events are only collected here: a wake-up
+//! Each fd is registered once, edge-triggered, for both directions. An operation is tried first and
+//! waits only after `EAGAIN`, or when an earlier one came short: then the wait is over at once if an
+//! edge has come since. Events are only collected here: a wake-up
 //! puts the greenlet on the run queue, nothing runs from inside the reactor.
 //!
 //! ```text
-//!              first wait                       edge
-//!   unknown --------------> registered, drained ----> registered, ready
-//!      ^                        ^   ^                     |
-//!      |                        |   +---------------------+
-//!      |                        |     EAGAIN or short read
+//!              first wait                    an edge that wakes nobody
+//!   unknown --------------> registered, no edge ------------------> registered, edge
+//!      ^                        ^   ^                                   |
+//!      |                        |   +-----------------------------------+
+//!      |                        |               next wait
 //!      +------------------------+
 //!        closing, or the number got another owner (generation)
 //! ```
@@ -43,7 +43,8 @@ static FREED: [AtomicU32; 4096] = [const { AtomicU32::new(0) }; 4096];
 /// Tells every hub of the process that `fd` is about to be closed: what they remember of the number
 /// belongs to a former owner.
 pub(crate) fn number_freed(fd: RawFd) {
-    freed(fd).fetch_add(1, Ordering::Release);
+    // By two, so that a count is never `UNREGISTERED`.
+    freed(fd).fetch_add(2, Ordering::Release);
 }
 
 /// The count of a number.
@@ -64,61 +65,79 @@ pub(crate) enum Trust {
     Foreign,
 }
 
-/// What is remembered of one direction of an fd.
-struct Side {
-    /// Whether an operation is worth trying. True until one has been told `EAGAIN` or came short.
-    ready: bool,
-    /// Whether the peer has shut this direction, or an error is pending. An edge says so only
-    /// once, so a short read must not make us forget it.
-    sticky: bool,
-    /// Who waits for an edge.
-    waiters: WaitList<Ticket>,
+/// What a caller that is about to wait knows of the fd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// An operation has just failed with `EAGAIN`: only an edge that comes from now on counts.
+    Nothing,
+    /// An earlier operation came short, so that nothing was left then: an edge that has come
+    /// since counts as well.
+    Shortage,
 }
 
-impl Side {
-    const fn new() -> Side {
-        Side { ready: true, sticky: false, waiters: WaitList::new() }
-    }
-}
-
-/// What is remembered of one fd number.
+/// What is remembered of one fd number. A cache line of its own, so that one is all that a wait
+/// and a wake-up touch. The arrays have a place for each [`Direction`].
+#[repr(align(64))]
 struct Entry {
+    /// Who waits for an edge.
+    waiters: [WaitList<Ticket>; 2],
     /// Counts the number's owners. An event with another count is of a former one.
     generation: u32,
-    /// Whether the fd is registered with the poll.
-    registered: bool,
-    /// The number's count of [`FREED`] when it was registered.
-    freed: u32,
+    /// The number's count of [`FREED`] when the fd was registered with the poll; [`UNREGISTERED`]
+    /// if it is not.
+    registered: u32,
+    /// Whether an edge has come that woke nobody.
+    edge: [bool; 2],
+    /// Whether the peer has shut the direction, or an error is pending. An edge says so only
+    /// once, so a short read must not make us forget it.
+    sticky: [bool; 2],
     /// Whether a duplicate of the fd may keep its open file description, and with it the
     /// registration, alive after a close.
     duplicated: bool,
     /// Whether `closing` has been promised for this number.
     trust: Trust,
-    /// Reads, receives and accepts.
-    read: Side,
-    /// Writes, sends and connects.
-    write: Side,
 }
+
+const _: () = assert!(size_of::<Entry>() == 64);
+
+/// The value of [`Entry::registered`] if the fd is not registered. Not a count: those are even.
+const UNREGISTERED: u32 = 1;
 
 impl Entry {
     const fn new() -> Entry {
         Entry {
+            waiters: [const { WaitList::new() }; 2],
             generation: 0,
-            registered: false,
-            freed: 0,
+            registered: UNREGISTERED,
+            edge: [true; 2],
+            sticky: [false; 2],
             duplicated: false,
             trust: Trust::Owned,
-            read: Side::new(),
-            write: Side::new(),
         }
     }
 
+    /// Remembers an edge, or tells it to those who wait for it.
+    #[inline(always)]
+    fn edge(&mut self, direction: Direction, sticky: bool, wake: impl FnMut(Ticket)) {
+        let waiters = &mut self.waiters[direction as usize];
+        self.edge[direction as usize] = waiters.is_empty();
+        self.sticky[direction as usize] |= sticky;
+        waiters.drain(wake);
+    }
+
+    /// Whether a waiter that has seen `seen` need not wait. Otherwise it waits for what comes
+    /// from now on.
     #[inline]
-    fn side(&mut self, direction: Direction) -> &mut Side {
-        match direction {
-            Direction::Read => &mut self.read,
-            Direction::Write => &mut self.write,
+    fn is_over(&mut self, direction: Direction, seen: Seen) -> bool {
+        let edge = std::mem::replace(&mut self.edge[direction as usize], false);
+        let sticky = &mut self.sticky[direction as usize];
+        if seen == Seen::Shortage {
+            return edge || *sticky;
         }
+        // Only `EAGAIN` shows that the end is not there yet: the edge that brought it may have
+        // brought data as well, and then the next read comes short again.
+        *sticky = false;
+        false
     }
 }
 
@@ -157,97 +176,131 @@ impl Reactor {
         self.waiting.get()
     }
 
-    /// False if an operation in this direction is known to fail with `EAGAIN`.
-    #[inline]
-    pub(crate) fn worth_trying(&self, fd: RawFd, direction: Direction) -> bool {
-        // A signal handler may come while the entries are being changed: it tries.
-        let Ok(mut entries) = self.entries.try_borrow_mut() else { return true };
-        entries.get_mut(fd as usize).is_none_or(|entry| entry.side(direction).ready)
-    }
-
-    /// A short read has shown that nothing is left.
-    #[inline]
-    pub(crate) fn drained(&self, fd: RawFd, direction: Direction) {
-        if let Ok(mut entries) = self.entries.try_borrow_mut()
-            && let Some(entry) = entries.get_mut(fd as usize)
-        {
-            let side = entry.side(direction);
-            side.ready = side.sticky;
-        }
-    }
-
     /// Makes edges of `fd` that come from now on visible, and forgets those that came before.
     pub(crate) fn arm(&self, fd: RawFd, direction: Direction, trust: Trust) -> io::Result<()> {
-        if fd < 0 {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
-        }
         let mut entries = self.entries.borrow_mut();
-        if entries.len() <= fd as usize {
+        self.entry(&mut entries, fd, trust)?.is_over(direction, Seen::Nothing);
+        Ok(())
+    }
+
+    /// Adds a waiter for the next edge of `fd`, which is registered if need be.
+    ///
+    /// # Errors
+    ///
+    /// The ticket, and why there is nothing to wait for: None if the edge has come already, else
+    /// what epoll says.
+    #[inline(always)]
+    pub(crate) fn add_waiter(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        trust: Trust,
+        seen: Seen,
+        ticket: Ticket,
+    ) -> Result<(), (Option<io::Error>, Ticket)> {
+        let mut entries = self.entries.borrow_mut();
+        match self.entry(&mut entries, fd, trust) {
+            Ok(entry) => {
+                if entry.is_over(direction, seen) {
+                    return Err((None, ticket));
+                }
+                entry.waiters[direction as usize].push(ticket);
+            }
+            Err(error) => return Err((Some(error), ticket)),
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        Ok(())
+    }
+
+    /// The entry of an fd that is registered, or is now.
+    #[inline]
+    fn entry<'a>(
+        &self,
+        entries: &'a mut Vec<Entry>,
+        fd: RawFd,
+        trust: Trust,
+    ) -> io::Result<&'a mut Entry> {
+        let freed = freed(fd).load(Ordering::Acquire);
+        let is_good = |entry: &Entry| {
+            entry.registered == freed && entry.trust == Trust::Owned && trust == Trust::Owned
+        };
+        if !entries.get(fd as usize).is_some_and(is_good) {
+            self.register(fd, entries, trust)?;
+        }
+        Ok(&mut entries[fd as usize])
+    }
+
+    /// Registers an fd, or registers it anew: then epoll reports again what is ready.
+    #[cold]
+    fn register(&self, fd: RawFd, entries: &mut Vec<Entry>, trust: Trust) -> io::Result<()> {
+        let index = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        if entries.len() <= index {
             // The table must not grow to any size for a number that is nobody's.
-            let far = fd as usize - entries.len() > GROWTH_MAX;
+            let far = index - entries.len() > GROWTH_MAX;
             // SAFETY: no pointers are passed.
             if far && unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
                 return Err(io::Error::last_os_error());
             }
-            entries.resize_with(fd as usize + 1, Entry::new);
+            entries.resize_with(index + 1, Entry::new);
         }
-        let entry = &mut entries[fd as usize];
+        let entry = &mut entries[index];
         let freed = freed(fd).load(Ordering::Acquire);
-        let doubtful = trust == Trust::Foreign || entry.trust == Trust::Foreign;
-        if !entry.registered || entry.freed != freed || doubtful {
-            self.register(fd, entry)?;
-            entry.freed = freed;
-        }
-        entry.trust = trust;
-        let side = entry.side(direction);
-        side.ready = false;
-        side.sticky = false;
-        Ok(())
-    }
-
-    /// Registers an fd, or registers it anew: then epoll reports again what is ready.
-    fn register(&self, fd: RawFd, entry: &mut Entry) -> io::Result<()> {
         let poll = self.poll.borrow();
         let registry = poll.registry();
         let token = token(fd, entry.generation);
         // Priority, because a read stops short at TCP's urgent mark: see `deliver`.
-        let both = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let mut source = SourceFd(&fd);
-        let result = if entry.registered {
-            match registry.reregister(&mut source, token, both) {
+        let result = if entry.registered != UNREGISTERED {
+            match registry.reregister(&mut source, token, all) {
                 // Closed and opened again behind our back: a new description.
                 Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
-                    registry.register(&mut source, token, both)
+                    registry.register(&mut source, token, all)
                 }
                 result => result,
             }
         } else {
-            match registry.register(&mut source, token, both) {
+            match registry.register(&mut source, token, all) {
                 // A duplicate that was closed behind our back and whose number came back.
                 Err(e) if e.raw_os_error() == Some(libc::EEXIST) => {
-                    registry.reregister(&mut source, token, both)
+                    registry.reregister(&mut source, token, all)
                 }
                 result => result,
             }
         };
-        entry.registered = result.is_ok();
+        entry.registered = if result.is_ok() { freed } else { UNREGISTERED };
+        entry.trust = trust;
+        // epoll reports what is ready now as an edge.
+        entry.edge = [false; 2];
         result
     }
 
     /// Adds a waiter for the next edge. The caller has armed the fd.
-    pub(crate) fn add_waiter(&self, fd: RawFd, direction: Direction, ticket: Ticket) {
-        self.entries.borrow_mut()[fd as usize].side(direction).waiters.push(ticket);
+    pub(crate) fn add_armed_waiter(&self, fd: RawFd, direction: Direction, ticket: Ticket) {
+        self.entries.borrow_mut()[fd as usize].waiters[direction as usize].push(ticket);
         self.waiting.set(self.waiting.get() + 1);
     }
 
-    /// Ends a wait that `add_waiter` began, however the park ended.
-    pub(crate) fn remove_waiter(&self, fd: RawFd, direction: Direction, ticket: &Ticket) {
-        self.waiting.set(self.waiting.get() - 1);
+    /// Removes the waiters that `is_gone` names, whose park was ended by something else.
+    pub(crate) fn remove_waiter(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        mut is_gone: impl FnMut(&Ticket) -> bool,
+    ) {
         let mut entries = self.entries.borrow_mut();
-        let waiters = &mut entries[fd as usize].side(direction).waiters;
-        if !waiters.is_empty() {
-            waiters.remove(|waiter| waiter.is(ticket));
-        }
+        let mut removed = 0;
+        entries[fd as usize].waiters[direction as usize].remove(|ticket| {
+            let gone = is_gone(ticket);
+            removed += usize::from(gone);
+            gone
+        });
+        self.waiting.set(self.waiting.get() - removed);
+    }
+
+    /// Somebody has waited for an edge who will not do the operation: whoever does shall try.
+    pub(crate) fn keep_edge(&self, fd: RawFd, direction: Direction) {
+        self.entries.borrow_mut()[fd as usize].edge[direction as usize] = true;
     }
 
     /// The fd's owner is about to close it: whoever waits for it is woken, and the number is as
@@ -257,7 +310,7 @@ impl Reactor {
         let Some(entry) = usize::try_from(fd).ok().and_then(|fd| entries.get_mut(fd)) else {
             return;
         };
-        if entry.registered && (entry.duplicated || entry.trust == Trust::Foreign) {
+        if entry.registered != UNREGISTERED && (entry.duplicated || entry.trust == Trust::Foreign) {
             // A close drops the registration only with the last duplicate, so drop it here. It
             // fails if the fd was closed behind our back, and then there is nothing to do.
             let _ = self.poll.borrow().registry().deregister(&mut SourceFd(&fd));
@@ -265,8 +318,9 @@ impl Reactor {
         let mut former = std::mem::replace(entry, Entry::new());
         entry.generation = former.generation.wrapping_add(1);
         drop(entries);
-        for side in [&mut former.read, &mut former.write] {
-            while let Some(ticket) = side.waiters.pop() {
+        for waiters in &mut former.waiters {
+            while let Some(ticket) = waiters.pop() {
+                self.waiting.set(self.waiting.get() - 1);
                 wake(ticket, Wake::Closed);
             }
         }
@@ -294,13 +348,20 @@ impl Reactor {
             return;
         }
         let mut entries = self.entries.borrow_mut();
-        for event in events.iter().filter(|event| event.token() != INTERNAL) {
+        let mut woken = 0;
+        for event in &*events {
             let (fd, generation) = from_token(event.token());
-            let entry = &mut entries[fd as usize];
-            if entry.generation == generation {
-                deliver(event, entry, &mut wake);
+            // INTERNAL has an fd that is in no table.
+            if let Some(entry) = entries.get_mut(fd)
+                && entry.generation == generation
+            {
+                deliver(event, entry, |ticket| {
+                    woken += 1;
+                    wake(ticket, Wake::Ready);
+                });
             }
         }
+        self.waiting.set(self.waiting.get() - woken);
     }
 
     /// What to tell epoll for `timeout`, so that the poll does not end later than that: whole
@@ -326,38 +387,36 @@ impl Reactor {
         }
     }
 
+    /// Whether an edge is remembered, which is forgotten.
+    #[cfg(test)]
+    pub(crate) fn take_edge(&self, fd: RawFd, direction: Direction) -> bool {
+        let edges = &mut self.entries.borrow_mut()[fd as usize].edge;
+        std::mem::replace(&mut edges[direction as usize], false)
+    }
+
     /// How many waiters there are at each fd, for the tests and the report.
     #[cfg(test)]
     pub(crate) fn waiters(&self, fd: RawFd) -> usize {
         let entries = self.entries.borrow();
-        entries.get(fd as usize).map_or(0, |entry| {
-            entry.read.waiters.iter().count() + entry.write.waiters.iter().count()
-        })
+        entries
+            .get(fd as usize)
+            .map_or(0, |entry| entry.waiters.iter().map(|waiters| waiters.iter().count()).sum())
     }
 }
 
 /// Remembers what an event says and wakes whom it concerns.
-#[inline]
-fn deliver(event: &Event, entry: &mut Entry, wake: &mut impl FnMut(Ticket, Wake)) {
+#[inline(always)]
+fn deliver(event: &Event, entry: &mut Entry, mut wake: impl FnMut(Ticket)) {
     let error = event.is_error();
-    let read_closed = event.is_read_closed() || error;
-    if event.is_readable() || read_closed {
-        entry.read.ready = true;
-        entry.read.sticky |= read_closed;
-        while let Some(ticket) = entry.read.waiters.pop() {
-            wake(ticket, Wake::Ready);
-        }
+    let read_closed = error | event.is_read_closed();
+    if event.is_readable() | read_closed {
+        // A read that stops at the urgent mark is short although more is there, and there will be
+        // no other edge (tcp(7)).
+        entry.edge(Direction::Read, read_closed | event.is_priority(), &mut wake);
     }
-    // A read that stops at the urgent mark is short although more is there, and there will be no
-    // other edge (tcp(7)).
-    entry.read.sticky |= event.is_priority();
-    let write_closed = event.is_write_closed() || error;
-    if event.is_writable() || write_closed {
-        entry.write.ready = true;
-        entry.write.sticky |= write_closed;
-        while let Some(ticket) = entry.write.waiters.pop() {
-            wake(ticket, Wake::Ready);
-        }
+    let write_closed = error | event.is_write_closed();
+    if event.is_writable() | write_closed {
+        entry.edge(Direction::Write, write_closed, &mut wake);
     }
 }
 
@@ -366,9 +425,9 @@ fn token(fd: RawFd, generation: u32) -> Token {
     Token((generation as usize) << 32 | fd as usize)
 }
 
-/// What `token` put together.
-fn from_token(token: Token) -> (RawFd, u32) {
-    ((token.0 & u32::MAX as usize) as RawFd, (token.0 >> 32) as u32)
+/// What `token` put together, the fd as an index.
+fn from_token(token: Token) -> (usize, u32) {
+    (token.0 & u32::MAX as usize, (token.0 >> 32) as u32)
 }
 
 /// A timerfd.

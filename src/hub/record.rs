@@ -29,6 +29,7 @@ use crate::hub::park::Ticket;
 use crate::hub::reason::Reason;
 use crate::slab::Id;
 use crate::stack::StackSize;
+use crate::timers::TimerKey;
 use crate::wait_list::WaitList;
 
 /// Where a greenlet is in its life.
@@ -45,6 +46,16 @@ pub(crate) enum State {
     Parked,
     /// Ended: the result is there. Never left.
     Finished,
+}
+
+/// What can be pending for a greenlet's next park.
+pub(crate) mod pending {
+    /// A kill. Never cleared: every later blocking call fails as well.
+    pub(crate) const KILL: u8 = 1;
+    /// The expiry of a timeout. Cleared when its `with_timeout` returns.
+    pub(crate) const EXPIRY: u8 = 2;
+    /// An unpark that has overtaken the park it is meant for, which then returns at once.
+    pub(crate) const UNPARK: u8 = 4;
 }
 
 /// Why a park ended.
@@ -89,14 +100,13 @@ pub(crate) struct Record {
     pub(crate) state: Cell<State>,
     /// Why the last park ended. Written by unpark, read by the park it ends.
     pub(crate) wake: Cell<Wake>,
-    /// Whether an unpark has overtaken the park it is meant for, which then returns at once.
-    pub(crate) unparked_early: Cell<bool>,
     /// Whether a kill or an expired timeout may end the current park.
     pub(crate) interruptible: Cell<bool>,
-    /// Whether a kill is pending. Never cleared: every later blocking call fails as well.
-    pub(crate) killed: Cell<bool>,
-    /// Whether a timeout in `extras` has expired. Cleared when its `with_timeout` returns.
-    pub(crate) expired: Cell<bool>,
+    /// What the next park has to know before it suspends: an or of the constants of [`pending`].
+    /// Nearly always 0, so that a park looks at one byte.
+    pub(crate) pending: Cell<u8>,
+    /// Whether the typed handle is gone, so that nobody will take the result.
+    pub(crate) detached: Cell<bool>,
     /// How many shields are open: while there are any, kills and timeouts stay pending.
     pub(crate) shields: Cell<u8>,
     /// Names the greenlet as long as the hub lives. The hub's table of live greenlets holds it
@@ -129,6 +139,8 @@ pub(crate) struct Extras {
     pub(crate) name: Option<Box<str>>,
     /// The stack size asked for by `Builder::stack_size`.
     pub(crate) stack_size: Option<StackSize>,
+    /// The timer of a `spawn_later`. Stale once the greenlet has started.
+    pub(crate) start: Option<TimerKey>,
     /// The open `with_timeout`s, outermost first.
     pub(crate) timeouts: Vec<Timeout>,
     /// Makes the numbers of `timeouts` unique.
@@ -147,10 +159,9 @@ impl Record {
             generation: Cell::new(0),
             state: Cell::new(State::Unstarted),
             wake: Cell::new(Wake::Ready),
-            unparked_early: Cell::new(false),
             interruptible: Cell::new(false),
-            killed: Cell::new(false),
-            expired: Cell::new(false),
+            pending: Cell::new(0),
+            detached: Cell::new(false),
             shields: Cell::new(0),
             id: Cell::new(Id::from_u64(0)),
             next: Cell::new(None),
@@ -193,10 +204,22 @@ impl Record {
         change(self.extras.borrow_mut().get_or_insert_default())
     }
 
+    /// Whether something of `what`, constants of [`pending`], is pending.
+    #[inline]
+    pub(crate) fn is_pending(&self, what: u8) -> bool {
+        self.pending.get() & what != 0
+    }
+
+    /// Notes that `what` is pending from now on, or no longer.
+    pub(crate) fn set_pending(&self, what: u8, yes: bool) {
+        let others = self.pending.get() & !what;
+        self.pending.set(if yes { others | what } else { others });
+    }
+
     /// Whether a kill or an expired timeout is to be delivered at a kill point.
     #[inline]
     pub(crate) fn is_interrupted(&self) -> bool {
-        (self.killed.get() || self.expired.get()) && self.shields.get() == 0
+        self.is_pending(pending::KILL | pending::EXPIRY) && self.shields.get() == 0
     }
 
     /// The name to show: the given one, or `Greenlet-N` with the greenlet's number.
@@ -233,6 +256,12 @@ impl RecordRef {
     #[inline]
     pub(crate) fn is(&self, other: &RecordRef) -> bool {
         self.0 == other.0
+    }
+
+    /// Whether there is no other reference.
+    #[inline]
+    pub(crate) fn is_last(&self) -> bool {
+        self.references.get() == 1
     }
 
     /// Runs the greenlet's function on the current stack, to its end.

@@ -1,11 +1,15 @@
 //! What the hub says when something is wrong: the deadlock report and the end of the hub.
 
+use std::backtrace::Backtrace;
+use std::cell::Cell;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use crate::fiber::Resume;
 use crate::hub::core::Hub;
 use crate::hub::reason::Reason;
-use crate::hub::record::{RecordRef, State, Wake};
+use crate::hub::record::{RecordRef, State, Wake, pending};
 
 /// How many stuck greenlets a report names; the rest are counted.
 const REPORTED_MAX: usize = 100;
@@ -13,22 +17,25 @@ const REPORTED_MAX: usize = 100;
 /// How many resumes each greenlet gets to come to its end when its hub ends.
 const LAST_RESUMES: usize = 64;
 
+/// How many generations of greenlets that are spawned while the hub ends are killed.
+const LAST_ROUNDS: usize = 16;
+
 /// Prints a line to stderr and never fails.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! report {
     ($($arg:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), "greenling: {}", format_args!($($arg)*));
+        // In one piece, so that what others write does not come in between.
+        let line = format!("greenling: {}\n", format_args!($($arg)*));
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }};
 }
 
 impl Hub {
     /// Names every parked greenlet, what it waits for and where it was spawned.
     pub(crate) fn deadlock_report(&self, main_waits: Reason) -> String {
-        let greenlets = self.greenlets.borrow();
-        let stuck: Vec<&RecordRef> =
-            greenlets.iter().map(|(_, g)| g).filter(|g| !g.is(&self.main)).collect();
+        let stuck = self.live();
         let mut report = format!(
             "this operation would block forever: the main greenlet {main_waits}, and nothing is \
              left that could wake it (no greenlet is ready, no timer, fd or other thread is waited \
@@ -37,13 +44,36 @@ impl Hub {
         if !stuck.is_empty() {
             let _ = write!(report, "\n{} greenlet(s) are stuck:", stuck.len());
         }
+        let traces = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
         for greenlet in stuck.iter().take(REPORTED_MAX) {
             let _ = write!(report, "\n  {}", describe(greenlet));
+            if traces && let Some(trace) = self.stack_trace(greenlet) {
+                let _ = write!(report, "\n{trace}");
+            }
         }
         if stuck.len() > REPORTED_MAX {
             let _ = write!(report, "\n  ... and {} more", stuck.len() - REPORTED_MAX);
         }
         report
+    }
+
+    /// Every greenlet that is not finished but the main one.
+    fn live(&self) -> Vec<RecordRef> {
+        let greenlets = self.greenlets.borrow();
+        greenlets.iter().map(|(_, g)| g.clone()).filter(|g| !g.is(&self.main)).collect()
+    }
+
+    /// Where a parked greenlet is: it is resumed just to look.
+    fn stack_trace(&self, greenlet: &RecordRef) -> Option<Backtrace> {
+        if greenlet.state.get() != State::Parked {
+            return None;
+        }
+        let trace = Cell::new(None);
+        // SAFETY: the greenlet is parked, so the hub is not in another call for its fiber, and it
+        // parks again before this returns. The main greenlet has none.
+        let fiber = unsafe { (*greenlet.fiber.get()).as_mut() }?;
+        fiber.resume(Resume::Inspect(&|| trace.set(Some(Backtrace::force_capture()))));
+        trace.into_inner()
     }
 
     /// Makes a blocking call with the OS thread itself, because it is panicking: the panic count
@@ -58,6 +88,7 @@ impl Hub {
                 }
                 Wake::TimedOut
             }
+            Reason::Join(_) if deadline.is_some() => self.block_thread(Reason::Sleep, deadline),
             // The caller polls the fd itself.
             Reason::Fd(..) | Reason::Fds(_) => Wake::Unpollable,
             _ => panic!(
@@ -70,25 +101,38 @@ impl Hub {
     /// Ends the hub: unwinds every greenlet so that destructors run, and abandons those that do
     /// not come to an end.
     pub(crate) fn end(&self) {
-        drop(self.take_running());
-        let live = || -> Vec<RecordRef> {
-            let greenlets = self.greenlets.borrow();
-            greenlets.iter().map(|(_, g)| g.clone()).filter(|g| !g.is(&self.main)).collect()
-        };
-        for greenlet in live() {
-            self.kill(&greenlet);
-        }
-        let mut resumes = live().len().saturating_mul(LAST_RESUMES);
-        while let Some(greenlet) = self.woken.pop().or_else(|| self.ready.pop()) {
-            if resumes == 0 {
+        // The dying may spawn, so this takes rounds.
+        for _ in 0..LAST_ROUNDS {
+            let alive =
+                self.live().into_iter().filter(|greenlet| !greenlet.is_pending(pending::KILL));
+            let alive: Vec<RecordRef> = alive.collect();
+            if alive.is_empty() {
                 break;
             }
-            resumes -= 1;
-            self.resume(greenlet);
+            for greenlet in &alive {
+                // Here a function that was never run is dropped. A panic of that was reported.
+                let _ = catch_unwind(AssertUnwindSafe(|| self.kill(greenlet)));
+            }
+            let mut resumes = self.live().len().saturating_mul(LAST_RESUMES);
+            drop(self.take_running());
+            while resumes > 0
+                && let Some(greenlet) = self.woken.pop().or_else(|| self.ready.pop())
+            {
+                resumes -= 1;
+                match greenlet.state.get() {
+                    // Spawned by a dying one: it is killed in the next round, and never runs.
+                    State::Unstarted => {}
+                    _ => self.resume(greenlet),
+                }
+            }
+            self.set_running(self.main.clone());
         }
-        let abandoned = live();
+        drop(self.take_running());
+        let abandoned = self.live();
         for greenlet in &abandoned {
             greenlet.abandon();
+            // Dropping what it owns would run code that may want a hub.
+            std::mem::forget(greenlet.clone());
         }
         while self.woken.pop().or_else(|| self.ready.pop()).is_some() {}
         *self.timers.borrow_mut() = crate::timers::Timers::new();

@@ -14,6 +14,9 @@ use crate::hub::record::{RecordRef, State, Wake};
 /// 128: an accepting greenlet must get its turn before twice this many others have connected.
 const RESUMES_PER_TURN: u32 = 64;
 
+/// How long a stack has to be free before its memory is given back, in nanoseconds.
+const TRIM_PERIOD: u64 = 5_000_000_000;
+
 impl Hub {
     /// Runs the others until the main greenlet is at the head of the run queue.
     #[cold]
@@ -58,6 +61,9 @@ impl Hub {
                 self.poll(Some(Duration::ZERO));
             }
         } else if self.mailbox.fall_asleep() {
+            if self.stacks.has_spare() {
+                self.trim_stacks();
+            }
             match self.time_to_sleep() {
                 Some(timeout) => self.poll(timeout),
                 None => self.deadlock(),
@@ -80,6 +86,16 @@ impl Hub {
             || self.remote_waits.get() > 0
             || (self.futex_waits.get() > 0 && super::report::has_other_threads());
         may_be_woken.then_some(None)
+    }
+
+    /// Gives memory back that a burst of greenlets has left, if the last look at it was a while
+    /// ago.
+    #[cold]
+    fn trim_stacks(&self) {
+        let now = self.nanos(Instant::now());
+        if now - self.trimmed.get() >= TRIM_PERIOD && !self.stacks.trim_unused() {
+            self.trimmed.set(now);
+        }
     }
 
     /// Wakes whoever waits for an fd that has become ready.

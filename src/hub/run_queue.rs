@@ -30,10 +30,8 @@ impl RunQueue {
     /// Whether nothing is ready.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        let head = self.head.take();
-        let empty = head.is_none();
-        self.head.set(head);
-        empty
+        // SAFETY: nothing is moved into or out of the cell while it is looked at.
+        unsafe { (*self.head.as_ptr()).is_none() }
     }
 
     /// Puts a greenlet behind all that are ready.
@@ -41,21 +39,30 @@ impl RunQueue {
     pub(crate) fn push(&self, greenlet: RecordRef) {
         let new_tail = greenlet.as_ptr();
         let old_tail = self.tail.replace(new_tail);
-        match self.head.take() {
-            None => self.head.set(Some(greenlet)),
-            head => {
-                self.head.set(head);
-                // SAFETY: the queue is not empty, so the old tail is alive (`tail`'s invariant).
-                unsafe { old_tail.as_ref() }.next.set(Some(greenlet));
-            }
-        }
+        let link = if self.is_empty() {
+            &self.head
+        } else {
+            // SAFETY: the queue is not empty, so the old tail is alive (`tail`'s invariant).
+            &unsafe { old_tail.as_ref() }.next
+        };
+        set_empty(link, greenlet);
     }
 
     /// Takes the greenlet that has been ready for longest.
     #[inline]
     pub(crate) fn pop(&self) -> Option<RecordRef> {
         let greenlet = self.head.take()?;
-        self.head.set(greenlet.next.take());
+        if let Some(next) = greenlet.next.take() {
+            set_empty(&self.head, next);
+        }
         Some(greenlet)
     }
+}
+
+/// Fills a cell that is empty. The compiler can't know that it is, and would drop what was there.
+#[inline]
+fn set_empty(cell: &Cell<Option<RecordRef>>, greenlet: RecordRef) {
+    let before = cell.replace(Some(greenlet));
+    debug_assert!(before.is_none(), "a link of the run queue was overwritten");
+    std::mem::forget(before);
 }

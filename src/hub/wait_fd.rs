@@ -6,29 +6,46 @@ use std::time::Instant;
 
 use crate::hub::Direction;
 use crate::hub::core::Hub;
-use crate::hub::park::Kill;
-use crate::hub::reactor::Trust;
+use crate::hub::park::{Kill, Ticket};
+use crate::hub::reactor::{Seen, Trust};
 use crate::hub::reason::Reason;
 use crate::hub::record::Wake;
 
 impl Hub {
-    /// Suspends the running greenlet until an edge of `fd` that comes after now, or `deadline`.
-    ///
-    /// The caller has just been told `EAGAIN`, or `worth_trying` was false.
+    /// Suspends the running greenlet until an edge of `fd`, or `deadline`. `seen` says which edges
+    /// count.
+    #[inline(always)]
     pub(crate) fn wait_fd(
         &self,
         fd: RawFd,
         direction: Direction,
         trust: Trust,
+        seen: Seen,
         deadline: Option<Instant>,
     ) -> Wake {
-        if let Err(error) = self.reactor.arm(fd, direction, trust) {
-            return cannot_wait(&error);
+        let reason = Reason::Fd(fd, direction);
+        let me = match self.begin_park(&reason, Kill::Delivered, deadline) {
+            Ok(me) => me,
+            Err(wake) => return wake,
+        };
+        let running = self.take_running();
+        let generation = me.generation.get();
+        let timer = deadline.map(|deadline| self.unpark_at(deadline, running.clone()));
+        // The running greenlet's reference becomes the reactor's, so that nothing is counted.
+        let ticket = Ticket::next_of(running);
+        if let Err((error, ticket)) = self.reactor.add_waiter(fd, direction, trust, seen, ticket) {
+            if let Some(timer) = timer {
+                self.cancel_timer(timer);
+            }
+            self.set_running(ticket.into_greenlet());
+            return error.map_or(Wake::Ready, |error| cannot_wait(&error));
         }
-        let ticket = self.ticket();
-        self.reactor.add_waiter(fd, direction, ticket.clone());
-        let wake = self.park(Reason::Fd(fd, direction), Kill::Delivered, deadline);
-        self.reactor.remove_waiter(fd, direction, &ticket);
+        let wake = self.end_park(me, &reason, timer);
+        if wake != Wake::Ready && wake != Wake::Closed {
+            self.reactor.remove_waiter(fd, direction, |ticket| ticket.names(me, generation));
+        } else if trust == Trust::Foreign && wake == Wake::Ready {
+            self.reactor.keep_edge(fd, direction);
+        }
         wake
     }
 
@@ -50,17 +67,19 @@ impl Hub {
         }
         let ticket = self.ticket();
         for (fd, direction) in fds.clone() {
-            self.reactor.add_waiter(fd, direction, ticket.clone());
+            self.reactor.add_armed_waiter(fd, direction, ticket.clone());
         }
         let wake = self.park(Reason::Fds(fds.len()), Kill::Delivered, deadline);
         for (fd, direction) in fds.clone() {
-            self.reactor.remove_waiter(fd, direction, &ticket);
+            self.reactor.remove_waiter(fd, direction, |waiter| waiter.is(&ticket));
+            self.reactor.keep_edge(fd, direction);
         }
         wake
     }
 }
 
 /// What a refusal of epoll means for the waiter.
+#[cold]
 fn cannot_wait(error: &io::Error) -> Wake {
     match error.raw_os_error() {
         Some(libc::EBADF) => Wake::Closed,

@@ -4,12 +4,13 @@
 //! to fail, and must never wait, yield or look at the clock when the operation can be done at once
 //! and the greenlet's share of such operations is not used up.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use crate::hub::core::Hub;
-use crate::hub::reactor::Trust;
+use crate::hub::reactor::{Seen, Trust};
 use crate::hub::reason::Reason;
 use crate::hub::record::Wake;
 use crate::hub::{Direction, hub};
@@ -23,13 +24,15 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 /// as often as the operation would block; after `timeout` it is left at that error, `EAGAIN`, as
 /// the kernel does with `SO_RCVTIMEO`.
 ///
-/// `drained` says of a result whether it shows that the next operation would block.
+/// `short` says of a result whether it shows that the next operation would block; `shortage` keeps
+/// that for the next operation in this direction.
 #[inline]
 pub(crate) fn attempt<R>(
     fd: RawFd,
     direction: Direction,
     timeout: Option<Duration>,
-    drained: impl Fn(&R) -> bool,
+    shortage: &Cell<bool>,
+    short: impl Fn(&R) -> bool,
     mut operation: impl FnMut() -> io::Result<R>,
 ) -> io::Result<R> {
     let hub = hub();
@@ -37,22 +40,21 @@ pub(crate) fn attempt<R>(
         give_others_a_turn(hub)?;
     }
     let mut patience = Patience { timeout, deadline: None };
-    let mut worth_trying = hub.reactor.worth_trying(fd, direction);
+    if shortage.replace(false) {
+        patience.wait(hub, fd, direction, Seen::Shortage)?;
+    }
     loop {
-        if worth_trying {
-            match operation() {
-                Ok(result) => {
-                    if drained(&result) {
-                        hub.reactor.drained(fd, direction);
-                    }
-                    return Ok(result);
+        match operation() {
+            Ok(result) => {
+                if short(&result) {
+                    shortage.set(true);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                return Ok(result);
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
-        patience.wait(hub, fd, direction)?;
-        worth_trying = true;
+        patience.wait(hub, fd, direction, Seen::Nothing)?;
     }
 }
 
@@ -103,19 +105,40 @@ struct Patience {
 }
 
 impl Patience {
-    /// Waits for an edge of `fd` that comes after now.
+    /// Waits for an edge of `fd`.
     #[inline]
-    fn wait(&mut self, hub: &Hub, fd: RawFd, direction: Direction) -> io::Result<()> {
-        if let Some(timeout) = self.timeout
-            && self.deadline.is_none()
-        {
+    fn wait(&mut self, hub: &Hub, fd: RawFd, direction: Direction, seen: Seen) -> io::Result<()> {
+        match self.timeout {
+            None => wait_for_ever(hub, fd, direction, seen),
+            Some(timeout) => self.wait_for(timeout, hub, fd, direction, seen),
+        }
+    }
+
+    /// Waits for an edge of `fd` until the time is up.
+    #[inline(never)]
+    fn wait_for(
+        &mut self,
+        timeout: Duration,
+        hub: &Hub,
+        fd: RawFd,
+        direction: Direction,
+        seen: Seen,
+    ) -> io::Result<()> {
+        if self.deadline.is_none() {
             self.deadline = after(timeout);
         }
-        if wait(hub, fd, direction, Trust::Owned, self.deadline)? {
+        if wait(hub, fd, direction, Trust::Owned, seen, self.deadline)? {
             return Ok(());
         }
         Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
+}
+
+/// Waits for an edge of `fd` however long it takes: nearly every wait there is, so it has a function
+/// of its own that knows of no deadline.
+#[inline(never)]
+fn wait_for_ever(hub: &Hub, fd: RawFd, direction: Direction, seen: Seen) -> io::Result<()> {
+    wait(hub, fd, direction, Trust::Owned, seen, None).map(|_| ())
 }
 
 /// Lets the others run, because this greenlet has done many operations without waiting. Before

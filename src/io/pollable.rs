@@ -1,5 +1,6 @@
 //! The owner of any pollable fd.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -43,7 +44,8 @@ pub struct Pollable<T: AsFd> {
 }
 
 impl<T: AsFd> Pollable<T> {
-    /// Takes an fd over and makes it nonblocking (`O_NONBLOCK`), which it stays.
+    /// Takes an fd over and makes it nonblocking (`O_NONBLOCK`), which it stays. So does what
+    /// shares its open file description: duplicates, and for a terminal other processes.
     ///
     /// # Errors
     ///
@@ -127,7 +129,14 @@ impl<T: AsFd> Pollable<T> {
     ///
     /// A kill point.
     pub fn read_with<R>(&self, mut read: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        attempt(self.fd(), Direction::Read, None, |_| false, || read(&self.inner))
+        attempt(
+            self.fd(),
+            Direction::Read,
+            None,
+            &Cell::new(false),
+            |_| false,
+            || read(&self.inner),
+        )
     }
 
     /// Calls `write`, again after each time it said [`WouldBlock`](io::ErrorKind::WouldBlock) and
@@ -141,7 +150,14 @@ impl<T: AsFd> Pollable<T> {
     ///
     /// A kill point.
     pub fn write_with<R>(&self, mut write: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
-        attempt(self.fd(), Direction::Write, None, |_| false, || write(&self.inner))
+        attempt(
+            self.fd(),
+            Direction::Write,
+            None,
+            &Cell::new(false),
+            |_| false,
+            || write(&self.inner),
+        )
     }
 
     #[inline]
@@ -153,12 +169,19 @@ impl<T: AsFd> Pollable<T> {
 impl<T: AsFd + Read> Read for Pollable<T> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let (fd, inner) = (self.fd(), &mut self.inner);
-        attempt(fd, Direction::Read, None, |_| false, || inner.read(buf))
+        attempt(fd, Direction::Read, None, &Cell::new(false), |_| false, || inner.read(buf))
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let (fd, inner) = (self.fd(), &mut self.inner);
-        attempt(fd, Direction::Read, None, |_| false, || inner.read_vectored(bufs))
+        attempt(
+            fd,
+            Direction::Read,
+            None,
+            &Cell::new(false),
+            |_| false,
+            || inner.read_vectored(bufs),
+        )
     }
 }
 
@@ -178,17 +201,24 @@ where
 impl<T: AsFd + Write> Write for Pollable<T> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         let (fd, inner) = (self.fd(), &mut self.inner);
-        attempt(fd, Direction::Write, None, |_| false, || inner.write(buf))
+        attempt(fd, Direction::Write, None, &Cell::new(false), |_| false, || inner.write(buf))
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         let (fd, inner) = (self.fd(), &mut self.inner);
-        attempt(fd, Direction::Write, None, |_| false, || inner.write_vectored(bufs))
+        attempt(
+            fd,
+            Direction::Write,
+            None,
+            &Cell::new(false),
+            |_| false,
+            || inner.write_vectored(bufs),
+        )
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let (fd, inner) = (self.fd(), &mut self.inner);
-        attempt(fd, Direction::Write, None, |_| false, || inner.flush())
+        attempt(fd, Direction::Write, None, &Cell::new(false), |_| false, || inner.flush())
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use crate::hub::core::Hub;
-use crate::hub::reactor::Trust;
+use crate::hub::reactor::{Seen, Trust};
 use crate::hub::reason::Reason;
 use crate::hub::record::Wake;
 use crate::hub::{Direction, hub};
@@ -66,23 +66,24 @@ pub fn wait_writable(fd: impl AsFd, deadline: Option<Instant>) -> io::Result<()>
 }
 
 fn wait_for(fd: BorrowedFd<'_>, direction: Direction, deadline: Option<Instant>) -> io::Result<()> {
-    if wait(hub(), fd.as_raw_fd(), direction, Trust::Foreign, deadline)? {
+    if wait(hub(), fd.as_raw_fd(), direction, Trust::Foreign, Seen::Nothing, deadline)? {
         return Ok(());
     }
     Err(io::ErrorKind::TimedOut.into())
 }
 
-/// Suspends the greenlet until an edge of `fd` that comes after now. False if `deadline` passed.
+/// Suspends the greenlet until an edge of `fd`. False if `deadline` passed.
 /// Kills and expired timeouts unwind.
-#[inline]
+#[inline(always)]
 pub(crate) fn wait(
     hub: &Hub,
     fd: RawFd,
     direction: Direction,
     trust: Trust,
+    seen: Seen,
     deadline: Option<Instant>,
 ) -> io::Result<bool> {
-    match hub.wait_fd(fd, direction, trust, deadline) {
+    match hub.wait_fd(fd, direction, trust, seen, deadline) {
         Wake::Ready => Ok(true),
         wake => ended(hub, fd, direction, deadline, wake),
     }

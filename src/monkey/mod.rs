@@ -32,7 +32,6 @@
 //!
 //! ```
 //! # use std::time::Duration;
-//! # #[allow(clippy::test_attr_in_doctest)]
 //! #[test]
 //! fn sleeps_together() {
 //!     greenling::monkey::patch_all();
@@ -56,6 +55,9 @@
 //! `mpsc` and `thread::park`, which keep one waiter per OS thread, block the whole thread for
 //! now. A later version gives greenlets that are spawned after patching thread-locals of their
 //! own, and makes `std::thread::spawn` spawn greenlets.
+
+// Its documentation shows how a test is patched.
+#![allow(clippy::test_attr_in_doctest)]
 
 mod patch;
 mod report;

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::time::Instant;
 
-use greenling_shims::runtime::{Bypass, Direction, Runtime, Ticket, Wake};
+use greenling_shims::runtime::{Bypass, Direction, Runtime, Seen, Ticket, Wake};
 
 use crate::hub::core::Hub;
 use crate::hub::park::Kill;
@@ -18,36 +18,36 @@ pub(crate) struct HubRuntime;
 impl Runtime for HubRuntime {
     #[inline]
     fn bypass(&self) -> Option<Bypass> {
+        try_hub().map_or(Some(Bypass::NoHub), bypass)
+    }
+
+    #[inline]
+    fn bypass_io(&self) -> Option<Bypass> {
         let Some(hub) = try_hub() else { return Some(Bypass::NoHub) };
-        if !hub.in_greenlet() {
-            return Some(Bypass::InHub);
+        let bypass = bypass(hub);
+        if bypass.is_none() && hub.spend_io_budget() {
+            give_others_a_turn(hub);
         }
-        if std::thread::panicking() {
-            return Some(Bypass::Panicking);
-        }
-        hub.forked.get().then_some(Bypass::Forked)
+        bypass
     }
 
-    #[inline]
-    fn worth_trying(&self, fd: RawFd, direction: Direction) -> bool {
-        the_hub().reactor.worth_trying(fd, direction.into())
-    }
-
-    #[inline]
-    fn progressed(&self, fd: RawFd, direction: Direction, drained: bool) {
+    fn wait_fd(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        seen: Seen,
+        deadline: Option<Instant>,
+    ) -> Wake {
         let hub = the_hub();
-        if drained {
-            hub.reactor.drained(fd, direction.into());
+        let direction = direction.into();
+        let seen = match seen {
+            Seen::Nothing => reactor::Seen::Nothing,
+            Seen::Shortage => reactor::Seen::Shortage,
+        };
+        match hub.wait_fd(fd, direction, Trust::Owned, seen, deadline) {
+            record::Wake::Ready => Wake::Ready,
+            wake => told(hub, wake, Reason::Fd(fd, direction)),
         }
-        if hub.spend_io_budget() {
-            hub.yield_now();
-        }
-    }
-
-    fn wait_fd(&self, fd: RawFd, direction: Direction, deadline: Option<Instant>) -> Wake {
-        let hub = the_hub();
-        let wake = hub.wait_fd(fd, direction.into(), Trust::Owned, deadline);
-        told(hub, wake, Reason::Fd(fd, direction.into()))
     }
 
     fn wait_any(
@@ -111,14 +111,38 @@ impl Runtime for HubRuntime {
     }
 }
 
+/// Why a thread with this hub can't park now.
+#[inline]
+fn bypass(hub: &Hub) -> Option<Bypass> {
+    if !hub.in_greenlet() {
+        return Some(Bypass::InHub);
+    }
+    if std::thread::panicking() {
+        return Some(Bypass::Panicking);
+    }
+    hub.forked.get().then_some(Bypass::Forked)
+}
+
+/// Lets the others run. They write `errno`, which the caller has not been told of.
+#[cold]
+fn give_others_a_turn(hub: &Hub) {
+    // SAFETY: the address is that of the thread's errno, and the greenlet does not leave the thread.
+    // No reference to it lives while the others run.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        hub.yield_now();
+        *errno = before;
+    }
+}
+
 /// The hub of a thread for which `bypass` has just found that it has one.
 #[inline]
 fn the_hub() -> &'static Hub {
     try_hub().expect("the gate lets only threads with a hub pass")
 }
 
-/// What to tell a shim of the end of its park. A shim fails where greenling's own calls unwind, and
-/// its caller may ignore that and call again for ever, so others get their turn first.
+/// What to tell a shim of the end of its park.
 fn told(hub: &Hub, wake: record::Wake, reason: Reason) -> Wake {
     match wake {
         record::Wake::Ready => Wake::Ready,
@@ -127,7 +151,6 @@ fn told(hub: &Hub, wake: record::Wake, reason: Reason) -> Wake {
         record::Wake::Unpollable => Wake::Unpollable,
         record::Wake::Killed | record::Wake::Expired => {
             hub.deliver();
-            hub.yield_now();
             if wake == record::Wake::Killed { Wake::Killed } else { Wake::Expired }
         }
         // The caller is foreign: a panic can't pass through it, and it would wait for ever.

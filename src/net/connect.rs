@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::hub::reactor::Trust;
+use crate::hub::reactor::{Seen, Trust};
 use crate::hub::{Direction, hub};
 use crate::io::{Registration, attempt_patiently, wait};
 
@@ -44,7 +44,8 @@ pub(super) fn connect_tcp(
                 _ => return Err(error),
             },
         }
-        if !wait(hub(), registration.fd(), Direction::Write, Trust::Owned, deadline)? {
+        if !wait(hub(), registration.fd(), Direction::Write, Trust::Owned, Seen::Nothing, deadline)?
+        {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "connection timed out"));
         }
     }

@@ -13,8 +13,8 @@ macro_rules! impl_conversions {
         }
 
         impl From<$type> for $std {
-            /// Gives a socket back to std; it becomes blocking, unless it was
-            /// [set](struct@$type) to be nonblocking.
+            /// Gives a socket back to std; it becomes blocking, unless `set_nonblocking` asked for
+            /// the contrary.
             fn from(socket: $type) -> $std {
                 socket.socket.release()
             }

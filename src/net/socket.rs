@@ -18,6 +18,8 @@ pub(super) struct Socket<S> {
     registration: Registration,
     /// The owner of the fd.
     inner: S,
+    /// Whether the last read, and the last write, came short: there was no more then.
+    shortage: [Cell<bool>; 2],
     /// How long to wait. Without a value, and without an allocation, until something is set: then
     /// operations wait for as long as it takes.
     options: OnceCell<Rc<Options>>,
@@ -51,7 +53,8 @@ impl<S: AsRawFd> Socket<S> {
     #[inline]
     pub(super) fn from_nonblocking(inner: S) -> Socket<S> {
         let registration = Registration::new(inner.as_raw_fd());
-        Socket { registration, inner, options: OnceCell::new() }
+        let shortage = [const { Cell::new(false) }; 2];
+        Socket { registration, inner, shortage, options: OnceCell::new() }
     }
 
     /// std's socket.
@@ -70,13 +73,13 @@ impl<S: AsRawFd> Socket<S> {
         self.attempt_and_see(direction, |_| false, operation)
     }
 
-    /// Does `operation`, waiting as often as it would block. `drained` says of a result whether it
+    /// Does `operation`, waiting as often as it would block. `short` says of a result whether it
     /// shows that the next operation would block.
     #[inline]
     pub(super) fn attempt_and_see<R>(
         &self,
         direction: Direction,
-        drained: impl Fn(&R) -> bool,
+        short: impl Fn(&R) -> bool,
         mut operation: impl FnMut(&S) -> io::Result<R>,
     ) -> io::Result<R> {
         let timeout = match self.options.get() {
@@ -85,7 +88,8 @@ impl<S: AsRawFd> Socket<S> {
             Some(options) => options.timeout(direction).get(),
         };
         let fd = self.registration.fd();
-        attempt(fd, direction, timeout, drained, || operation(&self.inner))
+        let shortage = &self.shortage[direction as usize];
+        attempt(fd, direction, timeout, shortage, short, || operation(&self.inner))
     }
 
     /// Does a write `operation` of which the kernel does not tell when it has become possible.
@@ -184,7 +188,7 @@ impl<S: AsRawFd + From<OwnedFd> + Into<OwnedFd>> Socket<S> {
     /// Gives the socket back to std: it is blocking from now on unless its user wanted the
     /// contrary, and its timeouts go with it.
     pub(super) fn release(self) -> S {
-        let Socket { registration, inner, options } = self;
+        let Socket { registration, inner, options, .. } = self;
         registration.share();
         drop(registration);
         let fd: OwnedFd = inner.into();

@@ -128,8 +128,12 @@ impl TcpStream {
         self.socket.attempt(Direction::Read, |inner| inner.peek(buf))
     }
 
-    /// Sets `SO_LINGER`: how long the kernel keeps trying to send what is left at the close.
-    /// Closing does not wait for it, because the socket is nonblocking for the kernel.
+    /// Sets `SO_LINGER`: for how long a close waits until the peer has everything that was sent.
+    /// Zero makes the close throw it away and reset the connection. socket(7)
+    ///
+    /// It is the thread that waits, with all of its greenlets, because close(2) has no nonblocking
+    /// form. To wait only with the greenlet, [shut the socket down](TcpStream::shutdown) for
+    /// writing instead, and read to the end.
     ///
     /// # Errors
     ///
@@ -190,14 +194,14 @@ impl TcpStream {
     fn receive(&self, buf: &mut [u8]) -> io::Result<usize> {
         let room = buf.len();
         // A short read has taken all there is. Nothing at all is the end, which stays.
-        let drained = |&read: &usize| read > 0 && read < room;
-        self.socket.attempt_and_see(Direction::Read, drained, |inner| receive(inner, buf))
+        let short = |&read: &usize| read > 0 && read < room;
+        self.socket.attempt_and_see(Direction::Read, short, |inner| receive(inner, buf))
     }
 
     #[inline]
     fn send(&self, buf: &[u8]) -> io::Result<usize> {
-        let drained = |&written: &usize| written < buf.len();
-        self.socket.attempt_and_see(Direction::Write, drained, |inner| send(inner, buf))
+        let short = |&written: &usize| written < buf.len();
+        self.socket.attempt_and_see(Direction::Write, short, |inner| send(inner, buf))
     }
 }
 

@@ -53,13 +53,16 @@ use self::altstack::AlternateStack;
 use self::pool::Pool;
 use self::slot::CLASSES;
 
-pub(crate) use self::overflow::{Describe, set_describe};
+pub(crate) use self::overflow::set_describe;
 pub use self::size::default_stack_size;
-pub(crate) use self::slot::{Stack, StackSize, TLS_BYTES};
+pub(crate) use self::slot::{Stack, StackSize};
 
 /// How many stacks one call of [`Stacks::trim_unused`] treats at most: about half a millisecond's
 /// worth.
 const TRIM_BATCH: usize = 512;
+
+/// How many free stacks of the default size are not worth a look at the clock.
+const SPARE_MIN: usize = 64;
 
 /// The stacks of one thread.
 ///
@@ -82,15 +85,16 @@ pub(crate) struct Stacks {
 
 /// What the stacks of a thread amount to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct StackStats {
+#[non_exhaustive]
+pub struct StackStats {
     /// Stacks that were acquired and not released, abandoned ones included.
-    pub(crate) in_use: usize,
+    pub in_use: usize,
     /// Stacks that wait for reuse.
-    pub(crate) pooled: usize,
+    pub pooled: usize,
     /// Mappings that hold stacks.
-    pub(crate) slabs: usize,
+    pub slabs: usize,
     /// The address space these take.
-    pub(crate) mapped_bytes: usize,
+    pub mapped_bytes: usize,
 }
 
 impl Stacks {
@@ -162,6 +166,12 @@ impl Stacks {
         let left = self.pools.iter().any(|pool| pool.trim(&mut batch));
         self.trimming.set(left);
         left
+    }
+
+    /// Whether there are more free stacks than a small program has use for.
+    #[inline]
+    pub(crate) fn has_spare(&self) -> bool {
+        self.pools[self.default.index()].counts().1 > SPARE_MIN
     }
 
     /// What there is at the moment.

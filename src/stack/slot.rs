@@ -79,6 +79,7 @@ impl StackSize {
     }
 
     /// All classes, the smallest first.
+    #[cfg(test)]
     pub(super) fn all() -> impl Iterator<Item = StackSize> {
         (0..CLASSES as u8).map(StackSize)
     }
@@ -183,7 +184,7 @@ impl Stack {
 
     /// The area for an isolated greenlet's thread-local storage: [`TLS_BYTES`], aligned to a page,
     /// with unspecified contents (zeros, or what the slot's previous user left).
-    #[inline]
+    #[cfg_attr(not(test), expect(dead_code, reason = "isolated greenlets will use the room"))]
     pub(crate) fn tls(&self) -> NonNull<u8> {
         // SAFETY: the area is the end of the slot, which the invariant of `tagged` says is mapped,
         // so it isn't at address zero.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use greenling_shims::runtime::{Bypass, Direction, Runtime, Ticket, Wake};
+use greenling_shims::runtime::{Bypass, Direction, Runtime, Seen, Ticket, Wake};
 use greenling_shims::{Category, install};
 
 /// What happens at a wait.
@@ -26,8 +26,9 @@ pub(crate) enum Call {
     Wait(RawFd, Direction),
     /// A wait that has a deadline.
     WaitUntil(RawFd, Direction),
+    /// A wait without a try before it, because an earlier one came short.
+    WaitAfterShortage(RawFd, Direction),
     WaitAny(Vec<(RawFd, Direction)>),
-    Progressed(RawFd, Direction, bool),
     Sleep,
     Closing(RawFd),
     Duplicated(RawFd, RawFd),
@@ -35,7 +36,6 @@ pub(crate) enum Call {
 
 thread_local! {
     static GREEN: Cell<bool> = const { Cell::new(false) };
-    static DRAINED: Cell<bool> = const { Cell::new(false) };
     static ACTIONS: RefCell<VecDeque<Action>> = const { RefCell::new(VecDeque::new()) };
     static CALLS: RefCell<Vec<Call>> = const { RefCell::new(Vec::new()) };
 }
@@ -80,9 +80,9 @@ pub(crate) fn at_next_wait(step: impl FnOnce() + 'static) {
     ACTIONS.with_borrow_mut(|actions| actions.push_back(Action::Do(Box::new(step))));
 }
 
-/// Lets the next `worth_trying` say no.
-pub(crate) fn claim_drained() {
-    DRAINED.set(true);
+/// Takes back what is scripted for waits that did not happen.
+pub(crate) fn unscripted() -> usize {
+    ACTIONS.take().len()
 }
 
 /// What was asked so far; forgets it.
@@ -92,9 +92,7 @@ pub(crate) fn calls() -> Vec<Call> {
 
 /// How many of `calls` are waits.
 pub(crate) fn waits(calls: &[Call]) -> usize {
-    let is_wait = |call: &&Call| {
-        matches!(call, Call::Wait(..) | Call::WaitUntil(..) | Call::WaitAny(_) | Call::Sleep)
-    };
+    let is_wait = |call: &&Call| !matches!(call, Call::Closing(_) | Call::Duplicated(..));
     calls.iter().filter(is_wait).count()
 }
 
@@ -153,19 +151,17 @@ impl Runtime for Scripted {
         }
     }
 
-    fn worth_trying(&self, _: RawFd, _: Direction) -> bool {
-        !DRAINED.take()
-    }
-
-    fn progressed(&self, fd: RawFd, direction: Direction, drained: bool) {
-        unsafe { *libc::__errno_location() = libc::EXFULL };
-        note(Call::Progressed(fd, direction, drained));
-    }
-
-    fn wait_fd(&self, fd: RawFd, direction: Direction, deadline: Option<Instant>) -> Wake {
-        note(match deadline {
-            None => Call::Wait(fd, direction),
-            Some(_) => Call::WaitUntil(fd, direction),
+    fn wait_fd(
+        &self,
+        fd: RawFd,
+        direction: Direction,
+        seen: Seen,
+        deadline: Option<Instant>,
+    ) -> Wake {
+        note(match (seen, deadline) {
+            (Seen::Shortage, _) => Call::WaitAfterShortage(fd, direction),
+            (Seen::Nothing, None) => Call::Wait(fd, direction),
+            (Seen::Nothing, Some(_)) => Call::WaitUntil(fd, direction),
         });
         scripted().unwrap_or_else(|| block(&mut [entry(&(fd, direction))], deadline))
     }

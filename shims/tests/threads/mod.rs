@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use greenling_shims::runtime::{Bypass, Direction, Runtime, Ticket, Wake};
+use greenling_shims::runtime::{Bypass, Direction, Runtime, Seen, Ticket, Wake};
 use greenling_shims::{Category, install};
 
 thread_local! {
@@ -129,13 +129,7 @@ impl Runtime for Threads {
         }
     }
 
-    fn worth_trying(&self, _: RawFd, _: Direction) -> bool {
-        true
-    }
-
-    fn progressed(&self, _: RawFd, _: Direction, _: bool) {}
-
-    fn wait_fd(&self, _: RawFd, _: Direction, _: Option<Instant>) -> Wake {
+    fn wait_fd(&self, _: RawFd, _: Direction, _: Seen, _: Option<Instant>) -> Wake {
         Wake::Unpollable
     }
 

@@ -126,8 +126,8 @@ impl UnixStream {
 
     #[inline]
     fn send(&self, buf: &[u8]) -> io::Result<usize> {
-        let drained = |&written: &usize| written < buf.len();
-        self.socket.attempt_and_see(Direction::Write, drained, |inner| send(inner, buf))
+        let short = |&written: &usize| written < buf.len();
+        self.socket.attempt_and_see(Direction::Write, short, |inner| send(inner, buf))
     }
 }
 

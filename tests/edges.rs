@@ -1,0 +1,113 @@
+//! Edges of fds that must not be lost. Each of these once made a greenlet wait for ever.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use greenling::{sleep, spawn, with_timeout};
+
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// Two messages and the end of the stream come while nobody waits, so that the edge of the end is
+/// used up by a read that comes short.
+macro_rules! the_end_after_two_short_reads {
+    ($listener:ty, $stream:ty) => {{
+        let listener = <$listener>::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            sleep(MOMENT);
+            stream.write_all(b"one").unwrap();
+            sleep(MOMENT);
+            stream.write_all(b"three").unwrap();
+        });
+        let mut stream = <$stream>::connect(address).unwrap();
+        let mut buffer = [0; 64];
+        assert_eq!(stream.read(&mut buffer).unwrap(), 3);
+        sleep(5 * MOMENT);
+        assert_eq!(stream.read(&mut buffer).unwrap(), 5);
+        let end = with_timeout(50 * MOMENT, || stream.read(&mut buffer).ok());
+        assert_eq!(end, Ok(Some(0)), "the end of the stream was missed");
+    }};
+}
+
+#[test]
+fn the_end_comes_after_two_short_reads() {
+    the_end_after_two_short_reads!(greenling::net::TcpListener, greenling::net::TcpStream);
+}
+
+#[cfg(feature = "monkey")]
+#[test]
+fn the_end_comes_after_two_short_patched_reads() {
+    greenling::monkey::patch_all();
+    the_end_after_two_short_reads!(std::net::TcpListener, std::net::TcpStream);
+}
+
+/// The number of a socket that a thread without a hub has closed comes back, and the hub must not
+/// take the new socket for the one that it has registered.
+#[cfg(feature = "monkey")]
+#[test]
+fn a_number_that_a_plain_thread_has_closed_is_registered_anew() {
+    use std::net::{TcpListener, TcpStream};
+
+    greenling::monkey::patch_all();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { break };
+            spawn(move || {
+                sleep(MOMENT);
+                stream.write_all(b"x").unwrap();
+                sleep(50 * MOMENT);
+            });
+        }
+    });
+    for _ in 0..3 {
+        let read = with_timeout(50 * MOMENT, || {
+            let mut stream = TcpStream::connect(address).ok()?;
+            stream.read_exact(&mut [0]).ok()?;
+            Some(stream)
+        });
+        let stream = read.expect("an edge was lost").unwrap();
+        std::thread::spawn(move || drop(stream)).join().unwrap();
+    }
+}
+
+/// libc closes a socket inside `fclose`, where no shim sees it, and the number comes back.
+#[cfg(feature = "monkey")]
+#[test]
+fn a_number_that_fclose_has_freed_is_registered_anew() {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    greenling::monkey::patch_all();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { break };
+            spawn(move || {
+                sleep(MOMENT);
+                // The client may be gone.
+                let _ = stream.write_all(b"hello");
+            });
+        }
+    });
+    // Tests on other threads may be quicker to take the number.
+    for _ in 0..100 {
+        let mut first = TcpStream::connect(address).unwrap();
+        first.read_exact(&mut [0; 5]).unwrap();
+        let number = first.into_raw_fd();
+        // SAFETY: the fd is open and its owner has given it up; the stream is closed right away.
+        let closed = unsafe { libc::fclose(libc::fdopen(number, c"r".as_ptr())) };
+        assert_eq!(closed, 0);
+        let mut second = TcpStream::connect(address).unwrap();
+        if second.as_raw_fd() != number {
+            continue;
+        }
+        let read = with_timeout(50 * MOMENT, || second.read_exact(&mut [0; 5]));
+        assert!(matches!(read, Ok(Ok(()))), "the edge was missed: {read:?}");
+        return;
+    }
+    panic!("the number never came back");
+}
