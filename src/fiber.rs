@@ -16,7 +16,6 @@ pub(crate) enum Resume<'a> {
     Run,
     /// Call this function where the fiber is suspended, then suspend again: how the stack trace
     /// of a parked greenlet is taken.
-    #[allow(dead_code, reason = "no stack traces of parked greenlets are taken yet")]
     Inspect(&'a dyn Fn()),
 }
 

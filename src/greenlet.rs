@@ -381,12 +381,13 @@ impl GreenletRef {
     /// A kill point itself; the greenlet that is being killed dies all the same.
     pub fn kill(&self) {
         self.kill_nowait();
-        if self.is_finished() {
+        // While a greenlet unwinds, it can neither wait nor unwind once more.
+        if self.is_finished() || std::thread::panicking() {
             return;
         }
         if std::ptr::eq(&raw const *self.record, hub().me()) {
             hub().unwind(Wake::Killed);
-        } else if !std::thread::panicking() {
+        } else {
             self.join();
         }
     }

@@ -1,9 +1,12 @@
 //! Edges of fds that must not be lost. Each of these once made a greenlet wait for ever.
 
 use std::io::{Read, Write};
+use std::rc::Rc;
 use std::time::Duration;
 
-use greenling::{sleep, spawn, with_timeout};
+use greenling::net::unix::UnixStream;
+use greenling::net::{TcpListener, TcpStream};
+use greenling::{joinall, sleep, spawn, with_timeout, yield_now};
 
 const MOMENT: Duration = Duration::from_millis(20);
 
@@ -110,4 +113,58 @@ fn a_number_that_fclose_has_freed_is_registered_anew() {
         return;
     }
     panic!("the number never came back");
+}
+
+/// A connection, one end of which is to be shared.
+fn connection() -> (Rc<TcpStream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (peer, _) = listener.accept().unwrap();
+    (Rc::new(stream), peer)
+}
+
+/// An edge that comes between the kill of a reader and its death is the other reader's.
+#[test]
+fn a_reader_that_is_dying_uses_no_edge_up() {
+    let (stream, mut peer) = connection();
+    // So many that the hub looks at the fds before the killed one has its turn.
+    let others: Vec<_> = (0..200).map(|_| spawn(|| (0..20).for_each(|_| yield_now()))).collect();
+    let same = stream.clone();
+    let victim = spawn(move || (&*same).read(&mut [0; 64]).map(drop));
+    (0..3).for_each(|_| yield_now());
+    peer.write_all(b"x").unwrap();
+    assert_eq!((&*stream).read(&mut [0; 64]).unwrap(), 1);
+    victim.kill_nowait();
+    peer.write_all(b"yy").unwrap();
+    victim.join();
+    let read = with_timeout(50 * MOMENT, || (&*stream).read(&mut [0; 64]).unwrap());
+    assert_eq!(read, Ok(2), "the edge was lost");
+    joinall(&others);
+}
+
+/// As above, but the other reader waits already when the killed one has its turn.
+#[test]
+fn a_reader_that_is_dying_passes_the_edge_on() {
+    let (stream, mut peer) = connection();
+    let others: Vec<_> = (0..200).map(|_| spawn(|| (0..20).for_each(|_| yield_now()))).collect();
+    let same = stream.clone();
+    let victim = spawn(move || (&*same).read(&mut [0; 64]).map(drop));
+    (0..3).for_each(|_| yield_now());
+    peer.write_all(b"x").unwrap();
+    assert_eq!((&*stream).read(&mut [0; 64]).unwrap(), 1);
+    // Woken by the same poll, and ahead of the victim.
+    let (mine, mut other) = UnixStream::pair().unwrap();
+    let same = stream.clone();
+    let reader = spawn(move || {
+        (&mine).read_exact(&mut [0]).unwrap();
+        (&*same).read(&mut [0; 64]).unwrap()
+    });
+    (0..2).for_each(|_| yield_now());
+    victim.kill_nowait();
+    other.write_all(b"z").unwrap();
+    peer.write_all(b"yy").unwrap();
+    victim.join();
+    let read = with_timeout(50 * MOMENT, || reader.get().unwrap());
+    assert_eq!(read, Ok(2), "the edge was lost");
+    joinall(&others);
 }

@@ -75,6 +75,17 @@ fn greenlets_are_unwound_wherever_they_are() {
 }
 
 #[test]
+fn greenlets_that_were_killed_just_before_are_unwound() {
+    let sent = thread(|guard| {
+        let parked = guard("parked");
+        let parked = spawn(move || (sleep(LONG), drop(parked)));
+        yield_now();
+        parked.kill_nowait();
+    });
+    assert_eq!(sent, ["parked"]);
+}
+
+#[test]
 fn locals_are_dropped_innermost_first() {
     let sent = thread(|guard| {
         let (first, second, third) = (guard("first"), guard("second"), guard("third"));

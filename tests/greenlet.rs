@@ -413,7 +413,16 @@ fn child() {
             assert!(greenling::with_timeout(Duration::from_millis(1), || sleep(LONG)).is_err());
         }
         Some("no-stack") => {
-            let huge = Builder::new().name("huge").stack_size(usize::MAX).spawn(|| ()).unwrap();
+            // Its function is dropped by the hub, which must not wait.
+            struct YieldsOnDrop;
+            impl Drop for YieldsOnDrop {
+                fn drop(&mut self) {
+                    yield_now();
+                }
+            }
+            let captured = YieldsOnDrop;
+            let function = move || drop(captured);
+            let huge = Builder::new().name("huge").stack_size(usize::MAX).spawn(function).unwrap();
             let joiner = {
                 let huge = huge.clone();
                 spawn(move || huge.join())

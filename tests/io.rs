@@ -156,6 +156,52 @@ fn what_is_always_ready_is_not_waited_for() {
     Pollable::new(zero).unwrap().read_exact(&mut [0; 10]).unwrap();
 }
 
+/// One that never has to wait lets the clock and the fds be looked at after each share of
+/// operations, not after 64 of them.
+#[test]
+fn what_is_always_ready_delays_no_timer() {
+    let (mut a, mut b) = greenling::net::unix::UnixStream::pair().unwrap();
+    let sleeper = spawn(|| sleep(Duration::from_millis(1)));
+    yield_now();
+    std::thread::sleep(Duration::from_millis(2)); // It is overdue.
+    let mut operations = 0;
+    while !sleeper.is_finished() {
+        b.write_all(b"x").unwrap();
+        a.read_exact(&mut [0]).unwrap();
+        operations += 2;
+    }
+    assert!(operations <= 1024, "{operations}");
+}
+
+/// A wait that is over before it began, here because of TCP's urgent mark, is no turn of others.
+#[test]
+fn a_wait_that_does_not_suspend_renews_no_budget() {
+    let listener = greenling::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut mine = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut peer, _) = listener.accept().unwrap();
+    mine.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    mine.read_exact(&mut [0]).unwrap_err();
+    // SAFETY: the pointer and the length are those of a byte.
+    unsafe { libc::send(peer.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) };
+    sleep(Duration::from_millis(5));
+    let turns = Rc::new(std::cell::Cell::new(0));
+    let counted = turns.clone();
+    let other = spawn(move || {
+        loop {
+            counted.set(counted.get() + 1);
+            yield_now();
+        }
+    });
+    for _ in 0..5000 {
+        peer.write_all(b"x").unwrap();
+        mine.read_exact(&mut [0; 1]).unwrap();
+        peer.write_all(b"x").unwrap();
+        assert_eq!(mine.read(&mut [0; 64]).unwrap(), 1);
+    }
+    assert!(turns.get() >= 70, "{}", turns.get());
+    other.kill();
+}
+
 #[test]
 fn a_closed_fd_is_an_error() {
     // SAFETY: nothing is done to the fd, which is not open.

@@ -374,6 +374,20 @@ fn a_destructor_may_kill_while_it_unwinds() {
     outer.kill();
     inner_ref.join();
     assert_eq!(trace.text(), "outer inner");
+    // Its own greenlet, which dies already.
+    let selfish = spawn(|| {
+        struct KillsItself;
+        impl Drop for KillsItself {
+            fn drop(&mut self) {
+                getcurrent().kill();
+            }
+        }
+        let _killer = KillsItself;
+        sleep(LONG);
+    });
+    yield_now();
+    selfish.kill();
+    assert!(was_killed(selfish));
     // Without an unwinding it waits.
     let sleeper = spawn(|| sleep(LONG));
     yield_now();

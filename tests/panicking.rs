@@ -146,3 +146,29 @@ fn a_panic_caught_inside_a_greenlet_is_its_own_affair() {
     });
     assert!(greenlet.get().unwrap());
 }
+
+/// A join that a destructor tries, and whose panic it catches, leaves nothing behind that ends a
+/// later wait.
+#[test]
+fn a_refused_join_ends_no_later_sleep() {
+    struct JoinsOnDrop(Greenlet<()>);
+    impl Drop for JoinsOnDrop {
+        fn drop(&mut self) {
+            catch_unwind(AssertUnwindSafe(|| self.0.join())).unwrap_err();
+            self.0.kill_nowait();
+        }
+    }
+    let slept = spawn(|| {
+        let joins = JoinsOnDrop(spawn(|| sleep(Duration::from_secs(60))));
+        yield_now();
+        catch_unwind(AssertUnwindSafe(move || {
+            let _joins = joins;
+            panic!("expected");
+        }))
+        .unwrap_err();
+        let start = Instant::now();
+        sleep(Duration::from_millis(20));
+        start.elapsed()
+    });
+    assert!(slept.get().unwrap() >= Duration::from_millis(20));
+}

@@ -92,6 +92,12 @@ fn a_forked_child_leaves_the_parents_hub_alone() {
     }
 }
 
+/// What a forked child drops is not deregistered from the epoll that it shares with its parent.
+#[test]
+fn a_socket_that_a_forked_child_drops_is_still_the_parents() {
+    child::run("fork-and-drop", &[]).succeeded();
+}
+
 /// How many entries a directory of `/proc` has.
 fn entries(of: &str) -> usize {
     std::fs::read_dir(of).unwrap().count()
@@ -175,6 +181,20 @@ fn child() {
             assert_eq!(greenlet.get().unwrap(), 17);
         }
         Some("fork-in-main") => assert_eq!(fork_among_others(|| fork(plain_work)), 17),
+        Some("fork-and-drop") => {
+            use std::io::{Read, Write};
+            let (mut mine, mut peer) = greenling::net::unix::UnixStream::pair().unwrap();
+            let clone = mine.try_clone().unwrap();
+            mine.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+            mine.read_exact(&mut [0]).unwrap_err(); // Registered from here on.
+            mine.set_read_timeout(None).unwrap();
+            let mut streams = Some((mine, clone));
+            assert_eq!(fork(|| drop(streams.take())), 17);
+            let (mut mine, _clone) = streams.unwrap();
+            spawn(move || (yield_now(), peer.write_all(&[7]).unwrap(), sleep(LONG)));
+            let read = with_timeout(Duration::from_secs(5), || mine.read_exact(&mut [0]).unwrap());
+            assert_eq!(read, Ok(()));
+        }
         // exit runs the destructors of thread-locals: the hub is the parent's, so they let it be.
         Some("fork-and-exit") => {
             assert_eq!(fork_among_others(|| fork(|| std::process::exit(18))), 18);

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use crate::fiber::{Fiber, Resume};
@@ -237,8 +238,12 @@ impl Hub {
     #[cold]
     fn no_stack(&self, greenlet: &RecordRef, error: io::Error) -> bool {
         crate::report!("greenlet '{}' can't start: {error}", greenlet.display_name());
-        // SAFETY: the greenlet is unstarted (`resume`), and it is finished right after.
-        unsafe { greenlet.cancel() };
+        // As in `kill`: finished before user code runs. That may neither wait, for the hub is on
+        // the CPU, nor unwind into the hub. The payload's destructor may panic, too.
+        greenlet.state.set(State::Finished);
+        // SAFETY: the state was Unstarted (`resume`), so the function was neither run nor dropped.
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { greenlet.cancel() }));
+        std::mem::forget(dropped);
         self.finish(greenlet);
         false
     }
@@ -254,6 +259,15 @@ impl Hub {
         }
     }
 
+    /// Gives the CPU back to the greenlet it was taken from a moment ago, for a park that is over
+    /// before it began. Nobody else ran, so what is left of its I/O budget stays.
+    #[inline]
+    pub(crate) fn keep_running(&self, greenlet: RecordRef) {
+        let budget = self.io_budget.get();
+        self.set_running(greenlet);
+        self.io_budget.set(budget);
+    }
+
     /// Counts an operation on an fd that did not wait. True if the greenlet should yield now, so
     /// that an fd that is always ready does not starve the others.
     #[inline]
@@ -261,6 +275,8 @@ impl Hub {
         let left = self.io_budget.get();
         if left == 0 {
             self.io_budget.set(IO_BUDGET);
+            // Of the others, some wait for fds and for the clock.
+            self.end_turn();
             return true;
         }
         self.io_budget.set(left - 1);

@@ -42,6 +42,7 @@ static FREED: [AtomicU32; 4096] = [const { AtomicU32::new(0) }; 4096];
 
 /// Tells every hub of the process that `fd` is about to be closed: what they remember of the number
 /// belongs to a former owner.
+#[cfg(feature = "monkey")]
 pub(crate) fn number_freed(fd: RawFd) {
     // By two, so that a count is never `UNREGISTERED`.
     freed(fd).fetch_add(2, Ordering::Release);
@@ -177,6 +178,7 @@ impl Reactor {
     }
 
     /// Makes edges of `fd` that come from now on visible, and forgets those that came before.
+    #[cfg(any(test, feature = "monkey"))]
     pub(crate) fn arm(&self, fd: RawFd, direction: Direction, trust: Trust) -> io::Result<()> {
         let mut entries = self.entries.borrow_mut();
         self.entry(&mut entries, fd, trust)?.is_over(direction, Seen::Nothing);
@@ -276,18 +278,20 @@ impl Reactor {
     }
 
     /// Adds a waiter for the next edge. The caller has armed the fd.
+    #[cfg(feature = "monkey")]
     pub(crate) fn add_armed_waiter(&self, fd: RawFd, direction: Direction, ticket: Ticket) {
         self.entries.borrow_mut()[fd as usize].waiters[direction as usize].push(ticket);
         self.waiting.set(self.waiting.get() + 1);
     }
 
-    /// Removes the waiters that `is_gone` names, whose park was ended by something else.
+    /// Removes the waiters that `is_gone` names, whose park was ended by something else. How many
+    /// there were: none if an edge has come since, which woke nobody then.
     pub(crate) fn remove_waiter(
         &self,
         fd: RawFd,
         direction: Direction,
         mut is_gone: impl FnMut(&Ticket) -> bool,
-    ) {
+    ) -> usize {
         let mut entries = self.entries.borrow_mut();
         let mut removed = 0;
         entries[fd as usize].waiters[direction as usize].remove(|ticket| {
@@ -296,11 +300,20 @@ impl Reactor {
             gone
         });
         self.waiting.set(self.waiting.get() - removed);
+        removed
     }
 
-    /// Somebody has waited for an edge who will not do the operation: whoever does shall try.
+    /// Somebody has waited for an edge who will not do the operation: whoever does shall try. If
+    /// one that would waits by now, epoll is asked to report again what is ready.
     pub(crate) fn keep_edge(&self, fd: RawFd, direction: Direction) {
-        self.entries.borrow_mut()[fd as usize].edge[direction as usize] = true;
+        let mut entries = self.entries.borrow_mut();
+        let entry = &mut entries[fd as usize];
+        entry.edge[direction as usize] = true;
+        if !entry.waiters[direction as usize].is_empty() {
+            let trust = entry.trust;
+            // It fails for an fd that was closed behind our back: no edge will come for that.
+            let _ = self.register(fd, &mut entries, trust);
+        }
     }
 
     /// The fd's owner is about to close it: whoever waits for it is woken, and the number is as

@@ -7,6 +7,7 @@ use crate::hub::Direction;
 
 /// What a parked greenlet waits for.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "monkey"), expect(dead_code, reason = "some waits are the shims' alone"))]
 pub(crate) enum Reason {
     /// The end of the greenlet with this name and id.
     Join(u64),

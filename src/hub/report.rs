@@ -72,7 +72,11 @@ impl Hub {
         // SAFETY: the greenlet is parked, so the hub is not in another call for its fiber, and it
         // parks again before this returns. The main greenlet has none.
         let fiber = unsafe { (*greenlet.fiber.get()).as_mut() }?;
+        // Capturing takes a lock of std's. On a stack that is not the running greenlet's nothing may
+        // park, so meanwhile it is the hub that is on the CPU.
+        let running = self.take_running();
         fiber.resume(Resume::Inspect(&|| trace.set(Some(Backtrace::force_capture()))));
+        self.set_running(running);
         trace.into_inner()
     }
 
@@ -81,6 +85,10 @@ impl Hub {
     /// mutex that has nothing to do with it.
     #[cold]
     pub(crate) fn block_thread(&self, reason: Reason, deadline: Option<Instant>) -> Wake {
+        // The park is over without having begun. Below it may be left by a panic that a destructor
+        // catches, and then copies of its ticket are left behind: they must not end the next park.
+        let generation = &self.me().generation;
+        generation.set(generation.get().wrapping_add(1));
         match reason {
             Reason::Sleep => {
                 if let Some(deadline) = deadline {
@@ -102,10 +110,10 @@ impl Hub {
     /// not come to an end.
     pub(crate) fn end(&self) {
         // The dying may spawn, so this takes rounds.
-        for _ in 0..LAST_ROUNDS {
-            let alive =
-                self.live().into_iter().filter(|greenlet| !greenlet.is_pending(pending::KILL));
-            let alive: Vec<RecordRef> = alive.collect();
+        for round in 0..LAST_ROUNDS {
+            // Those that somebody else has killed have not had their turn yet.
+            let to_kill = |greenlet: &RecordRef| round == 0 || !greenlet.is_pending(pending::KILL);
+            let alive: Vec<RecordRef> = self.live().into_iter().filter(to_kill).collect();
             if alive.is_empty() {
                 break;
             }

@@ -52,6 +52,12 @@ impl Hub {
         self.ready.pop()
     }
 
+    /// Sees to it that the fds and the clock are looked at before anybody else of the run queue
+    /// runs.
+    pub(crate) fn end_turn(&self) {
+        self.resumed.set(RESUMES_PER_TURN);
+    }
+
     /// Collects what has happened since the last turn; sleeps first if nothing is ready. I/O
     /// before timers: where data and an overdue deadline meet, data wins.
     fn turn(&self) {

@@ -37,12 +37,15 @@ impl Hub {
             if let Some(timer) = timer {
                 self.cancel_timer(timer);
             }
-            self.set_running(ticket.into_greenlet());
+            self.keep_running(ticket.into_greenlet());
             return error.map_or(Wake::Ready, |error| cannot_wait(&error));
         }
         let wake = self.end_park(me, &reason, timer);
         if wake != Wake::Ready && wake != Wake::Closed {
-            self.reactor.remove_waiter(fd, direction, |ticket| ticket.names(me, generation));
+            let is_mine = |ticket: &Ticket| ticket.names(me, generation);
+            if self.reactor.remove_waiter(fd, direction, is_mine) == 0 {
+                self.reactor.keep_edge(fd, direction);
+            }
         } else if trust == Trust::Foreign && wake == Wake::Ready {
             self.reactor.keep_edge(fd, direction);
         }
@@ -51,6 +54,7 @@ impl Hub {
 
     /// Suspends the running greenlet until an edge of one of `fds`, or `deadline`. `check` is
     /// called after all are armed: if it says true, there is nothing to wait for.
+    #[cfg(feature = "monkey")]
     pub(crate) fn wait_fds(
         &self,
         fds: impl ExactSizeIterator<Item = (RawFd, Direction)> + Clone,

@@ -43,8 +43,8 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // Without a hub nobody can wait.
-        if let Some(hub) = try_hub() {
+        // Without a hub nobody can wait, and in a forked child the epoll is the parent's.
+        if let Some(hub) = try_hub().filter(|hub| !hub.forked.get()) {
             if self.shared.get() {
                 hub.reactor.duplicated(self.fd);
             }
