@@ -252,7 +252,7 @@ fn a_call_s_own_timeout_is_not_the_scope_s() {
     let mut inner = None;
     let outer = with_timeout(EVER, || {
         inner = Some(with_timeout(MOMENT, || (&left).read(&mut [0; 1]).map_err(|_| ())));
-        (&right).write(b"x").unwrap();
+        right.write_all(b"x").unwrap();
         (&left).read(&mut [0; 1]).unwrap()
     });
     assert!(inner.unwrap().is_err());

@@ -417,3 +417,68 @@ fn the_main_greenlet_waits_for_locks_as_well() {
     assert_eq!(*lock.lock().unwrap(), 1);
     holder.get().unwrap();
 }
+
+/// A thread may end while greenlets of it wait for a lock. They will never take it, so a wake-up
+/// must not be spent on them.
+#[test]
+fn waiters_of_a_thread_that_has_ended_take_no_wake_ups() {
+    let _watchdog = Watchdog::new("waiters_of_a_thread", LIMIT);
+    let lock = Arc::new(Mutex::new(0));
+    let guard = lock.lock().unwrap();
+    let ending = {
+        let lock = Arc::clone(&lock);
+        std::thread::spawn(move || {
+            patch_all();
+            for _ in 0..20 {
+                let lock = Arc::clone(&lock);
+                spawn(move || *lock.lock().unwrap() += 1);
+            }
+            sleep(MOMENT);
+        })
+    };
+    ending.join().unwrap();
+    let waiting = {
+        let lock = Arc::clone(&lock);
+        std::thread::spawn(move || *lock.lock().unwrap())
+    };
+    sleep(10 * MOMENT);
+    drop(guard);
+    assert_eq!(waiting.join().unwrap(), 0);
+}
+
+/// Likewise if it ends at the moment at which they are woken.
+#[test]
+fn threads_end_while_their_waiters_are_woken() {
+    let _watchdog = Watchdog::new("threads_end_while", LIMIT);
+    let lock = Arc::new(Mutex::new(0));
+    for round in 0..100 {
+        let ending: Vec<_> = (0..2)
+            .map(|_| {
+                let lock = Arc::clone(&lock);
+                std::thread::spawn(move || {
+                    patch_all();
+                    for _ in 0..3 {
+                        let lock = Arc::clone(&lock);
+                        spawn(move || *lock.lock().unwrap() += 1);
+                    }
+                    greenling::yield_now();
+                })
+            })
+            .collect();
+        let holding = {
+            let lock = Arc::clone(&lock);
+            std::thread::spawn(move || {
+                for _ in 0..20 {
+                    let mut value = lock.lock().unwrap();
+                    *value += 1;
+                    if round % 2 == 0 {
+                        sleep(Duration::from_micros(20));
+                    }
+                }
+            })
+        };
+        ending.into_iter().for_each(|thread| thread.join().unwrap());
+        holding.join().unwrap();
+    }
+    assert!(*lock.lock().unwrap() >= 100 * 20);
+}

@@ -62,7 +62,9 @@ impl Runtime for Blocking {
         Wake::Unpollable
     }
 
-    fn unpark(&self, _: Ticket) {}
+    fn unpark(&self, _: Ticket) -> bool {
+        false
+    }
 
     fn offload(&self, job: Box<dyn FnOnce() + Send>) -> Wake {
         job();

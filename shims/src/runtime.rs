@@ -128,8 +128,9 @@ pub trait Runtime: Sync {
     /// ends it.
     fn park(&self, deadline: Option<Instant>) -> Wake;
 
-    /// Ends the park that `ticket` names. From any thread; a stale ticket is ignored.
-    fn unpark(&self, ticket: Ticket);
+    /// Ends the park that `ticket` names. From any thread; a stale ticket is ignored. False if the
+    /// ticket's scheduler has ended, so that the wake-up may have reached nobody.
+    fn unpark(&self, ticket: Ticket) -> bool;
 
     /// Runs `job` on a thread that may block and parks until it has run. Ended early by a kill
     /// or a timeout, the job still runs to its end; `job` owns whatever it needs.

@@ -108,9 +108,18 @@ unsafe fn read_any(fd: c_int, buffer: *mut c_void, bytes: usize) -> Result<usize
     unsafe { real::read(fd, buffer, bytes) }
 }
 
+/// Whether a write to `fd` may let others run. One to the standard streams, which may be sockets,
+/// may not: std's lock around them knows threads only, so a second greenlet of the thread would
+/// get in, and panic over a borrow.
+fn may_yield(fd: c_int) -> bool {
+    fd > libc::STDERR_FILENO
+}
+
 /// write(2) of anything.
 unsafe fn write_any(fd: c_int, buffer: *const c_void, bytes: usize) -> Result<usize, Errno> {
-    if let Some((runtime, description)) = waiter(fd) {
+    if may_yield(fd)
+        && let Some((runtime, description)) = waiter(fd)
+    {
         let flags = record_end(description);
         // SAFETY: the caller's promise.
         let answer = unsafe { send::write_with(runtime, description, fd, buffer, bytes, flags) };
@@ -155,7 +164,8 @@ unsafe fn read_vectors(fd: c_int, vectors: *const iovec, count: c_int) -> Result
 
 /// writev(2) of anything.
 unsafe fn write_vectors(fd: c_int, vectors: *const iovec, count: c_int) -> Result<usize, Errno> {
-    if is_message(count)
+    if may_yield(fd)
+        && is_message(count)
         && let Some((runtime, description)) = waiter(fd)
         // SAFETY: the caller's promise: the vectors are readable.
         && unsafe { has_message(description, vectors, count) }

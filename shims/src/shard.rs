@@ -139,9 +139,10 @@ impl Shard {
                 list.collect((limit - total).min(BATCH), wanted)
             };
             list.release();
-            batch.unpark(runtime);
-            total += batch.count;
-            if batch.count < BATCH {
+            // Those whose thread has ended do not count: the next ones get their wake-ups.
+            let woken = batch.unpark(runtime);
+            total += woken;
+            if batch.count < BATCH && batch.count == woken {
                 break;
             }
         }
@@ -306,10 +307,9 @@ impl Batch {
         self.count += 1;
     }
 
-    fn unpark(&self, runtime: &dyn Runtime) {
-        for &ticket in &self.tickets[..self.count] {
-            runtime.unpark(ticket);
-        }
+    /// Ends the parks; tells how many of them were somebody's.
+    fn unpark(&self, runtime: &dyn Runtime) -> usize {
+        self.tickets[..self.count].iter().filter(|&&ticket| runtime.unpark(ticket)).count()
     }
 }
 
@@ -351,8 +351,9 @@ mod tests {
         fn park(&self, _: Option<Instant>) -> Wake {
             Wake::Ready
         }
-        fn unpark(&self, ticket: Ticket) {
+        fn unpark(&self, ticket: Ticket) -> bool {
             self.0.lock().unwrap().push(ticket.greenlet);
+            true
         }
         fn offload(&self, _: Box<dyn FnOnce() + Send>) -> Wake {
             Wake::Ready

@@ -32,7 +32,7 @@ pub(crate) fn scheduler(fd: RawFd) -> Option<&'static dyn Runtime> {
 /// waiting. May suspend, if it is the turn of others.
 #[inline(always)]
 pub(crate) fn waiter(fd: RawFd) -> Option<(&'static dyn Runtime, &'static Description)> {
-    if !gate::is_patched(Category::Socket) || is_standard_output(fd) {
+    if !gate::is_patched(Category::Socket) {
         return None;
     }
     let known = fds::known(fd);
@@ -48,14 +48,6 @@ pub(crate) fn waiter(fd: RawFd) -> Option<(&'static dyn Runtime, &'static Descri
         Some(description) => Some((runtime, description)),
         None => learn(fd).map(|description| (runtime, description)),
     }
-}
-
-/// Whether `fd` is what std's stdout or stderr writes to. std holds a lock of the thread and a borrow
-/// meanwhile, which another greenlet's `println!` would find taken: so nobody else may run, even
-/// if it is a socket.
-#[inline]
-fn is_standard_output(fd: RawFd) -> bool {
-    fd == libc::STDOUT_FILENO || fd == libc::STDERR_FILENO
 }
 
 /// What is known of an fd that nothing was known of, if calls on it may have to wait.

@@ -34,6 +34,8 @@ pub(crate) struct Hub {
     pub(crate) reactor: Reactor,
     /// The way in from other threads.
     pub(crate) mailbox: &'static Mailbox,
+    /// What the hub's tickets carry: its mailbox, and which of the mailbox's hubs it is.
+    pub(crate) id: u64,
     /// The stacks of the greenlets.
     pub(crate) stacks: Stacks,
     /// Every greenlet that is not finished, by id; the main greenlet is the first.
@@ -66,7 +68,7 @@ impl Hub {
     /// A hub for the calling thread, which becomes its main greenlet.
     pub(crate) fn new(main: RecordRef) -> io::Result<Hub> {
         let mailbox = Mailbox::acquire()?;
-        let reactor = Reactor::new(mailbox.event_fd()).inspect_err(|_| mailbox.release())?;
+        let reactor = Reactor::new(mailbox.event_fd()).inspect_err(|_| mailbox.vacate())?;
         let mut greenlets = Slab::new();
         main.id.set(greenlets.insert(main.clone()));
         main.state.set(State::Running);
@@ -75,6 +77,7 @@ impl Hub {
             woken: RunQueue::new(),
             timers: RefCell::new(Timers::new()),
             reactor,
+            id: mailbox.hub_id(),
             mailbox,
             stacks: Stacks::new(),
             greenlets: RefCell::new(greenlets),

@@ -76,7 +76,7 @@ impl Hub {
     pub(crate) fn remote_ticket(&self) -> RemoteTicket {
         let me = self.me();
         RemoteTicket {
-            hub: self.mailbox.hub_id(),
+            hub: self.id,
             greenlet: me.id.get().to_u64(),
             generation: me.generation.get(),
         }
@@ -238,17 +238,21 @@ impl Hub {
         self.unpark(Ticket::next_of(greenlet), wake);
     }
 
-    /// Ends a park named by any thread's ticket. From any thread.
-    pub(crate) fn unpark_remote(here: Option<&Hub>, ticket: RemoteTicket) {
+    /// Ends a park named by any thread's ticket. From any thread. False if the ticket's hub has
+    /// ended, or is just ending.
+    pub(crate) fn unpark_remote(here: Option<&Hub>, ticket: RemoteTicket) -> bool {
         match here {
-            Some(hub) if hub.mailbox.hub_id() == ticket.hub => hub.unpark_local(ticket),
+            Some(hub) if hub.id == ticket.hub => {
+                hub.unpark_local(ticket);
+                true
+            }
             _ => Mailbox::post(ticket),
         }
     }
 
     /// Ends a park that a message of the mailbox names.
     pub(crate) fn unpark_local(&self, ticket: RemoteTicket) {
-        if ticket.hub != self.mailbox.hub_id() {
+        if ticket.hub != self.id {
             return;
         }
         if let Some(greenlet) = self.greenlet(ticket.greenlet)

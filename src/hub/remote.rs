@@ -82,10 +82,15 @@ impl Mailbox {
         Ok(mailbox)
     }
 
-    /// Gives the mailbox back when the hub ends. Tickets of the hub are stale from here on.
-    pub(crate) fn release(&'static self) {
-        self.tenant.fetch_add(1, Ordering::AcqRel);
-        self.take(|_| ());
+    /// Takes no more messages for the hub, which is ending: its tickets are stale from here on.
+    /// Whatever `post` said true to has come by now, and is passed to `receive`.
+    pub(crate) fn close(&self, receive: impl FnMut(RemoteTicket)) {
+        self.tenant.fetch_add(1, Ordering::SeqCst);
+        self.take(receive);
+    }
+
+    /// Gives the mailbox back, when the hub has ended.
+    pub(crate) fn vacate(&'static self) {
         VACANT.lock().unwrap_or_else(|e| e.into_inner()).push(self);
     }
 
@@ -99,15 +104,16 @@ impl Mailbox {
         self.event.as_raw_fd()
     }
 
-    /// Asks the hub to end the park that `ticket` names. From any thread.
-    pub(crate) fn post(ticket: RemoteTicket) {
+    /// Asks the hub to end the park that `ticket` names. From any thread. False if the hub has
+    /// ended; also if it is ending at this very moment, and may or may not hear of it.
+    pub(crate) fn post(ticket: RemoteTicket) -> bool {
         let index = (ticket.hub & u64::from(u32::MAX)) as usize;
         let mailbox = MAILBOXES[index].load(Ordering::Acquire);
         // SAFETY: a ticket is made by a hub that has a mailbox, so the entry is set, and mailboxes
         // are never freed (`acquire` leaks them).
         let mailbox = unsafe { &*mailbox };
         if mailbox.hub_id() != ticket.hub {
-            return;
+            return false;
         }
         let node = Box::into_raw(Box::new(Node { ticket, next: ptr::null_mut() }));
         let mut head = mailbox.messages.load(Ordering::Relaxed);
@@ -127,6 +133,9 @@ impl Mailbox {
         if mailbox.asleep.swap(false, Ordering::SeqCst) {
             mailbox.ring();
         }
+        // The hub takes its last messages after it has changed the tenant. Both orders being
+        // `SeqCst`, whoever still sees the old tenant here was in time.
+        mailbox.tenant.load(Ordering::SeqCst) == (ticket.hub >> 32) as u32
     }
 
     /// Wakes the hub from its poll.
@@ -160,7 +169,7 @@ impl Mailbox {
 
     /// Takes all messages, the oldest first.
     pub(crate) fn take(&self, mut receive: impl FnMut(RemoteTicket)) {
-        let mut newest = self.messages.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut newest = self.messages.swap(ptr::null_mut(), Ordering::SeqCst);
         let mut oldest: *mut Node = ptr::null_mut();
         while !newest.is_null() {
             // SAFETY: the swap took the whole chain, so it is ours alone.

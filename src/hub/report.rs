@@ -136,6 +136,18 @@ impl Hub {
             self.set_running(self.main.clone());
         }
         drop(self.take_running());
+        // Who was woken by another thread gets to know it: the wake-up of a lock, say, would be
+        // lost to all who wait for it.
+        self.mailbox.close(|ticket| self.unpark_local(ticket));
+        let mut resumes = self.live().len().saturating_mul(LAST_RESUMES);
+        while resumes > 0
+            && let Some(greenlet) = self.ready.pop()
+        {
+            resumes -= 1;
+            if greenlet.state.get() != State::Unstarted {
+                self.resume(greenlet);
+            }
+        }
         let abandoned = self.live();
         for greenlet in &abandoned {
             greenlet.abandon();
@@ -144,7 +156,7 @@ impl Hub {
         }
         while self.woken.pop().or_else(|| self.ready.pop()).is_some() {}
         *self.timers.borrow_mut() = crate::timers::Timers::new();
-        self.mailbox.release();
+        self.mailbox.vacate();
         self.set_running(self.main.clone());
         if !abandoned.is_empty() {
             crate::report!(

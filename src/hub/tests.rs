@@ -162,7 +162,11 @@ fn messages_arrive_in_their_order() {
         let tickets: Vec<_> =
             (0..100).map(|generation| super::remote::RemoteTicket { generation, ..mine }).collect();
         let posted = tickets.clone();
-        let post = move || posted.into_iter().for_each(super::remote::Mailbox::post);
+        let post = move || {
+            posted.into_iter().for_each(|ticket| {
+                assert!(super::remote::Mailbox::post(ticket));
+            })
+        };
         std::thread::spawn(post).join().unwrap();
         assert!(hub.mailbox.has_messages() && !hub.mailbox.fall_asleep());
         let mut taken = Vec::new();
@@ -194,7 +198,7 @@ fn stale_messages_are_dropped() {
     for _ in 0..3 {
         let wake = std::thread::spawn(move || {
             let hub = hub();
-            Hub::unpark_remote(None, ended);
+            assert!(!Hub::unpark_remote(None, ended));
             park_for(hub, Duration::from_millis(1))
         });
         assert_eq!(wake.join().unwrap(), Wake::TimedOut);

@@ -94,11 +94,11 @@ impl Runtime for HubRuntime {
         told(hub, wake, Reason::Futex)
     }
 
-    fn unpark(&self, ticket: Ticket) {
+    fn unpark(&self, ticket: Ticket) -> bool {
         let Ticket { hub, greenlet, generation } = ticket;
         // A generation has 32 bits where it comes from, in `ticket`.
         let ticket = RemoteTicket { hub, greenlet, generation: generation as u32 };
-        Hub::unpark_remote(try_hub(), ticket);
+        Hub::unpark_remote(try_hub(), ticket)
     }
 
     fn offload(&self, job: Box<dyn FnOnce() + Send>) -> Wake {

@@ -207,7 +207,9 @@ impl Runtime for Scripted {
         Wake::Unpollable
     }
 
-    fn unpark(&self, _: Ticket) {}
+    fn unpark(&self, _: Ticket) -> bool {
+        false
+    }
 
     fn offload(&self, job: Box<dyn FnOnce() + Send>) -> Wake {
         job();

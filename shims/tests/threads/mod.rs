@@ -194,7 +194,7 @@ impl Runtime for Threads {
         })
     }
 
-    fn unpark(&self, ticket: Ticket) {
+    fn unpark(&self, ticket: Ticket) -> bool {
         in_hub(|| {
             with_parks(|parks| {
                 let Ticket { greenlet, generation, .. } = ticket;
@@ -209,6 +209,7 @@ impl Runtime for Threads {
             });
             CHANGED.notify_all();
         });
+        true
     }
 
     fn offload(&self, job: Box<dyn FnOnce() + Send>) -> Wake {
