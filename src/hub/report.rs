@@ -157,7 +157,6 @@ impl Hub {
         while self.woken.pop().or_else(|| self.ready.pop()).is_some() {}
         *self.timers.borrow_mut() = crate::timers::Timers::new();
         self.mailbox.vacate();
-        self.set_running(self.main.clone());
         if !abandoned.is_empty() {
             crate::report!(
                 "the thread's hub has ended; {} greenlet(s) did not come to an end when killed \
@@ -166,6 +165,9 @@ impl Hub {
                 describe(&abandoned[0])
             );
         }
+        // Not before: if another thread held the lock around stderr, the main greenlet would wait
+        // for it in a hub to which nobody writes any more.
+        self.set_running(self.main.clone());
     }
 }
 
