@@ -190,6 +190,6 @@ fn child() {
 
 #[test]
 fn with_rust_backtrace_the_report_shows_where_each_greenlet_is_parked() {
-    let texts = ["'lost'", "spawn_stuck", "done"];
+    let texts = ["'lost'", "join_until", "done"];
     child::run("traces", &[("RUST_BACKTRACE", "1")]).succeeded().said(&texts);
 }
