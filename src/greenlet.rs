@@ -41,7 +41,9 @@ use crate::stack::{StackSize, StackStats};
 /// ```
 ///
 /// A borrow that is held while the greenlet sleeps makes every other greenlet's borrow panic, and
-/// a crate that lends references for the extent of a scope (`scoped_tls`) is unsound with them.
+/// a crate that lends references for the extent of a scope (`scoped_tls`) is unsound with them. So is
+/// one that keeps what a thread waits for in a thread-local, like rayon: let one greenlet of a thread
+/// into it at a time.
 /// Later, greenlets that are spawned after [`patch_all`](crate::monkey::patch_all) will have
 /// thread-locals of their own.
 ///

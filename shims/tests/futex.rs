@@ -3,7 +3,7 @@
 mod threads;
 
 use std::ptr::{null, null_mut};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex, Once, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -290,49 +290,4 @@ fn nobody_waits_in_a_forked_child() {
     assert_eq!(status, 0);
     assert_eq!(wake(address, 9), 1);
     assert_eq!(waiter.join().unwrap(), 0);
-}
-
-static HANDLED: AtomicI32 = AtomicI32::new(0);
-static IN_HANDLER: AtomicU32 = AtomicU32::new(0);
-
-extern "C" fn wake_in_handler(_: c_int) {
-    wake(&IN_HANDLER, 1);
-    HANDLED.fetch_add(1, Ordering::Relaxed);
-}
-
-#[test]
-fn a_signal_handler_may_wake_at_any_moment() {
-    patch();
-    // SAFETY: the handler is async-signal-safe, as this test shows.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = wake_in_handler as *const () as usize;
-        action.sa_flags = libc::SA_RESTART;
-        libc::sigaction(libc::SIGUSR1, &action, null_mut());
-    }
-    static DONE: AtomicBool = AtomicBool::new(false);
-    static TARGET: AtomicU32 = AtomicU32::new(0);
-    let (_, waiter) = spawn(|| {
-        // SAFETY: gettid has no arguments.
-        TARGET.store(unsafe { libc::syscall(libc::SYS_gettid) } as u32, Ordering::Release);
-        while !DONE.load(Ordering::Relaxed) {
-            // Takes the lock, finds the value changed and releases it.
-            futex(&IN_HANDLER, WAIT, 1, null(), 0);
-        }
-    });
-    // Thousands of signals if the machine has time for them, one if it has not.
-    let started = Instant::now();
-    while match HANDLED.load(Ordering::Relaxed) {
-        0 => true,
-        handled => handled < 2000 && started.elapsed() < Duration::from_secs(1),
-    } {
-        let target = TARGET.load(Ordering::Acquire);
-        if target != 0 {
-            // SAFETY: the waiter's thread runs until it is told to stop.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), target, libc::SIGUSR1) };
-        }
-        thread::yield_now();
-    }
-    DONE.store(true, Ordering::Relaxed);
-    waiter.join().unwrap();
 }

@@ -51,10 +51,12 @@
 //!
 //! # Thread-locals
 //!
-//! Greenlets of one thread share its thread-locals; see [`spawn`](crate::spawn()). So `std`'s
-//! `mpsc` and `thread::park`, which keep one waiter per OS thread, block the whole thread for
-//! now. A later version gives greenlets that are spawned after patching thread-locals of their
-//! own, and makes `std::thread::spawn` spawn greenlets.
+//! Greenlets of one thread share its thread-locals; see [`spawn`](crate::spawn()). What keeps one
+//! waiter for each OS thread serves one waiting greenlet of a thread at a time: `thread::park`,
+//! `mpsc` and crossbeam's channels (two greenlets that wait in them spin), `reqwest::blocking`
+//! (two stall), and rayon (two of a thread in it corrupt memory: hold a `Mutex` around it). A later
+//! version gives greenlets that are spawned after patching thread-locals of their own, and makes
+//! `std::thread::spawn` spawn greenlets.
 
 // Its documentation shows how a test is patched.
 #![allow(clippy::test_attr_in_doctest)]
