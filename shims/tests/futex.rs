@@ -9,30 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libc::{c_int, c_long, timespec};
-use threads::{counts, green, patch, spawn, wait_until_parked};
+use threads::{WAIT, WAKE, counts, futex, green, patch, spawn, wait_until_parked};
 
-const WAIT: c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
 const WAIT_BITSET: c_int = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
-const WAKE: c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
 const WAKE_BITSET: c_int = libc::FUTEX_WAKE_BITSET | libc::FUTEX_PRIVATE_FLAG;
 const SHORT: Duration = Duration::from_millis(20);
-
-/// futex(2): the answer, or the negated errno.
-fn futex(
-    futex: *const AtomicU32,
-    operation: c_int,
-    value: u32,
-    timeout: *const timespec,
-    bits: u32,
-) -> c_long {
-    let second = null::<u32>();
-    // SAFETY: the tests' futexes are alive, and bad pointers are for the kernel to judge.
-    match unsafe { libc::syscall(libc::SYS_futex, futex, operation, value, timeout, second, bits) }
-    {
-        -1 => -c_long::from(std::io::Error::last_os_error().raw_os_error().unwrap()),
-        answer => answer,
-    }
-}
 
 /// A futex that lives for ever.
 fn new() -> &'static AtomicU32 {

@@ -8,28 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use libc::{c_int, c_long, timespec};
-use threads::{patch, spawn};
-
-const WAIT: c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-const WAKE: c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-
-/// futex(2): the answer, or the negated errno.
-fn futex(
-    futex: *const AtomicU32,
-    operation: c_int,
-    value: u32,
-    timeout: *const timespec,
-    bits: u32,
-) -> c_long {
-    let second = null::<u32>();
-    // SAFETY: the tests' futexes are alive, and bad pointers are for the kernel to judge.
-    match unsafe { libc::syscall(libc::SYS_futex, futex, operation, value, timeout, second, bits) }
-    {
-        -1 => -c_long::from(std::io::Error::last_os_error().raw_os_error().unwrap()),
-        answer => answer,
-    }
-}
+use libc::c_int;
+use threads::{WAIT, WAKE, futex, patch, spawn};
 
 static HANDLED: AtomicI32 = AtomicI32::new(0);
 static IN_HANDLER: AtomicU32 = AtomicU32::new(0);

@@ -225,10 +225,9 @@ impl Hub {
         };
         let record = greenlet.as_ptr();
         let fiber = Fiber::new(stack, move |suspender| {
-            // SAFETY: `resume` holds a reference to the record while its fiber runs, and the
-            // hub's table of greenlets holds one while it is suspended. `finish`, which gives
-            // that one up, comes after the fiber has ended. The greenlet was never run before:
-            // its state was Unstarted.
+            // SAFETY: the hub's table `greenlets` holds a reference to the record until `finish`,
+            // which comes after the fiber has ended. The greenlet was never run before: its state
+            // was Unstarted.
             unsafe {
                 record.as_ref().suspender.set(suspender);
                 let borrowed = std::mem::ManuallyDrop::new(RecordRef::from_counted(record));

@@ -10,8 +10,9 @@ use crate::hub::core::Hub;
 use crate::hub::park::Due;
 use crate::hub::record::{RecordRef, State, Wake};
 
-/// How many greenlets of the run queue run between two looks at the fds and the clock. std's listen backlog is
-/// 128: an accepting greenlet must get its turn before twice this many others have connected.
+/// How many greenlets of the run queue run between two looks at the fds and the clock. std's listen
+/// backlog is 128: an accepting greenlet must get its turn before twice this many others have
+/// connected.
 const RESUMES_PER_TURN: u32 = 64;
 
 /// How long a stack has to be free before its memory is given back, in nanoseconds.

@@ -232,3 +232,25 @@ impl Runtime for Threads {
         in_hub(thread::yield_now);
     }
 }
+
+/// Waits for a wake.
+pub(crate) const WAIT: libc::c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+/// Wakes waiters.
+pub(crate) const WAKE: libc::c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+
+/// futex(2): the answer, or the negated errno.
+pub(crate) fn futex(
+    futex: *const std::sync::atomic::AtomicU32,
+    operation: libc::c_int,
+    value: u32,
+    timeout: *const libc::timespec,
+    bits: u32,
+) -> libc::c_long {
+    let second = std::ptr::null::<u32>();
+    // SAFETY: the tests' futexes are alive, and bad pointers are for the kernel to judge.
+    match unsafe { libc::syscall(libc::SYS_futex, futex, operation, value, timeout, second, bits) }
+    {
+        -1 => -libc::c_long::from(std::io::Error::last_os_error().raw_os_error().unwrap()),
+        answer => answer,
+    }
+}
