@@ -45,26 +45,34 @@ fn the_end_comes_after_two_short_patched_reads() {
     the_end_after_two_short_reads!(std::net::TcpListener, std::net::TcpStream);
 }
 
-/// The number of a socket that a thread without a hub has closed comes back, and the hub must not
-/// take the new socket for the one that it has registered.
+/// A patched server that says a byte to each of its clients, after a moment.
 #[cfg(feature = "monkey")]
-#[test]
-fn a_number_that_a_plain_thread_has_closed_is_registered_anew() {
-    use std::net::{TcpListener, TcpStream};
-
+fn slow_server() -> std::net::SocketAddr {
     greenling::monkey::patch_all();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { break };
             spawn(move || {
                 sleep(MOMENT);
-                stream.write_all(b"x").unwrap();
+                // The client may be gone.
+                let _ = stream.write_all(b"x");
                 sleep(50 * MOMENT);
             });
         }
     });
+    address
+}
+
+/// The number of a socket that a thread without a hub has closed comes back, and the hub must not
+/// take the new socket for the one that it has registered.
+#[cfg(feature = "monkey")]
+#[test]
+fn a_number_that_a_plain_thread_has_closed_is_registered_anew() {
+    use std::net::TcpStream;
+
+    let address = slow_server();
     for _ in 0..3 {
         let read = with_timeout(50 * MOMENT, || {
             let mut stream = TcpStream::connect(address).ok()?;
@@ -80,26 +88,14 @@ fn a_number_that_a_plain_thread_has_closed_is_registered_anew() {
 #[cfg(feature = "monkey")]
 #[test]
 fn a_number_that_fclose_has_freed_is_registered_anew() {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpStream;
     use std::os::fd::{AsRawFd, IntoRawFd};
 
-    greenling::monkey::patch_all();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { break };
-            spawn(move || {
-                sleep(MOMENT);
-                // The client may be gone.
-                let _ = stream.write_all(b"hello");
-            });
-        }
-    });
+    let address = slow_server();
     // Tests on other threads may be quicker to take the number.
     for _ in 0..100 {
         let mut first = TcpStream::connect(address).unwrap();
-        first.read_exact(&mut [0; 5]).unwrap();
+        first.read_exact(&mut [0]).unwrap();
         let number = first.into_raw_fd();
         // SAFETY: the fd is open and its owner has given it up; the stream is closed right away.
         let closed = unsafe { libc::fclose(libc::fdopen(number, c"r".as_ptr())) };
@@ -108,7 +104,7 @@ fn a_number_that_fclose_has_freed_is_registered_anew() {
         if second.as_raw_fd() != number {
             continue;
         }
-        let read = with_timeout(50 * MOMENT, || second.read_exact(&mut [0; 5]));
+        let read = with_timeout(50 * MOMENT, || second.read_exact(&mut [0]));
         assert!(matches!(read, Ok(Ok(()))), "the edge was missed: {read:?}");
         return;
     }
