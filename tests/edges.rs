@@ -100,7 +100,8 @@ fn a_number_that_fclose_has_freed_is_registered_anew() {
         // SAFETY: the fd is open and its owner has given it up; the stream is closed right away.
         let closed = unsafe { libc::fclose(libc::fdopen(number, c"r".as_ptr())) };
         assert_eq!(closed, 0);
-        let mut second = TcpStream::connect(address).unwrap();
+        let connected = with_timeout(50 * MOMENT, || TcpStream::connect(address));
+        let mut second = connected.expect("the edge was missed").unwrap();
         if second.as_raw_fd() != number {
             continue;
         }
